@@ -1,0 +1,159 @@
+"""What is written and read: columns, axes and units of every artefact; atomic writes, checked reads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # margin, loss, entropies: nats
+PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
+SCORE_COLUMNS = ("target_id", "sample_id", "score")
+
+
+class ArtefactError(RuntimeError):
+    """A file that is missing, truncated, foreign or cannot be written; the text says which and what to do."""
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes otherwise."""
+    final = Path(path)
+    temporary = None
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=final.parent, prefix=f".{final.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, final)
+    except OSError as error:
+        raise _cannot_write(final, error) from error
+    except Exception as error:
+        if "No space left" in str(error):  # some writers wrap the system's error in one of their own
+            raise _cannot_write(final, OSError(errno.ENOSPC, "")) from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> ArtefactError:
+    if error.errno == errno.ENOSPC:
+        return ArtefactError(f"{path}: the disk is full; nothing was left half-written; free some space and run again")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ArtefactError(f"{path}: no permission to write in {path.parent}; make it writable or choose another folder")
+    return ArtefactError(f"{path}: cannot be written ({error.strerror or error})")
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write readable JSON, sorted by insertion, without NaN."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read JSON, or say in one sentence why not."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
+    except ValueError as error:
+        raise ArtefactError(f"{path}: truncated or not JSON ({error}); delete it and run again") from None
+
+
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame, facts: dict[str, Any] | None = None) -> None:
+    """Write Parquet (zstd); `facts` travel in the schema's metadata under the key `memleak`."""
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({"memleak": json.dumps(facts or {}, sort_keys=True)})
+    with atomic(path) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd")
+
+
+def read_table(path: str | os.PathLike[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Read columns of a Parquet file; a missing, truncated or foreign file is named."""
+    with _checked(path):
+        found = pq.read_schema(path).names
+        absent = [column for column in columns if column not in found]
+        if absent:
+            raise ArtefactError(f"{path}: has no column {', '.join(absent)}; it holds {', '.join(found)}: not a file of this stage")
+        return pq.read_table(path, columns=list(columns)).to_pandas()
+
+
+def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `write_table` was given as `facts`."""
+    with _checked(path):
+        return json.loads((pq.read_schema(path).metadata or {}).get(b"memleak", b"{}"))
+
+
+@contextlib.contextmanager
+def _checked(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtefactError(f"{path}: truncated or not Parquet ({str(error).splitlines()[0]}); delete it and run again") from None
+
+
+def read_array(path: str | os.PathLike[str]) -> np.ndarray:
+    """A `.npy` array, mapped into memory and not read until used."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise ArtefactError(f"{path}: truncated or not an array ({error}); delete it and run again") from None
+
+
+def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
+    """Write a `.npy` array."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def read_shard_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a shard of models says about itself, read from the head of the file without loading weights.
+
+    Keys: version, recipe, shard, data_sha256, models (one dict a model). A file that is cut short is refused.
+    """
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            size = os.fstat(file.fileno()).st_size
+            if length > size:
+                raise ValueError("its head is cut off")
+            head = json.loads(file.read(length))
+        facts = json.loads(head.pop("__metadata__")["memleak"])
+        end = max((tensor["data_offsets"][1] for tensor in head.values()), default=0)
+        if size != 8 + length + end:
+            raise ValueError(f"{size} bytes, {8 + length + end} expected")
+        return facts
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
+    except (ValueError, KeyError, struct.error) as error:
+        raise ArtefactError(f"{path}: truncated or not a shard of models ({error}); delete it and run again") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, or say in one sentence why not."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(path, error) from error

@@ -1,0 +1,26 @@
+"""Networks: a function `build(shape, n_classes, recipe) -> torch.nn.Module` each.
+
+`shape` is that of one sample, (H, W, C) or (F,); the network takes [B, C, H, W] or [B, F] and returns logits
+[B, C].
+"""
+
+from __future__ import annotations
+
+import torch
+
+from memleak import plugins
+from memleak.params import Recipe
+
+
+class ModelError(ValueError):
+    """An architecture that does not fit the data; the text says what it expects."""
+
+
+def build(recipe: Recipe, shape: tuple[int, ...], n_classes: int, seed: int, device: torch.device) -> torch.nn.Module:
+    """A network on `device` in the recipe's precision, its weights drawn on the CPU from `seed` alone."""
+    function = plugins.function_of("architectures", recipe.architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = function(shape, n_classes, recipe)
+    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # convolutions on a CPU are faster so
+    return model.to(device, getattr(torch, recipe.precision), memory_format=layout)

@@ -1,0 +1,266 @@
+"""params.yaml as frozen models: the only place for defaults, ranges and cross-checks.
+
+Every message names what was found, what was expected and what to do. Nothing here reads data or imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from memleak import plugins, provenance
+
+TRAINING_VERSION = 1  # raise by hand when the same recipe would give other weights
+SIGNALS_VERSION = 1  # raise by hand when the same weights would give other signals
+DECLARED_SIZES = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000}  # samples of the built-in data sets
+
+Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ParamsError(ValueError):
+    """params.yaml says something that cannot be done; the text is one sentence a fault."""
+
+
+class Frozen(BaseModel):
+    """A part of params.yaml: immutable, and a key that it does not know is an error naming the nearest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            known = list(cls.model_fields)
+            for key in value:
+                if key not in known:
+                    raise ValueError(f"unknown key '{key}'{plugins.nearest(str(key), known)}")
+        return value
+
+
+class Dataset(Frozen):
+    """Where samples come from: a built-in name, or `file.py:function` of the user's."""
+
+    name: str
+    source: str | None = Field(None, description="`torchvision`, or a folder or file (relative to params.yaml)")
+    n: int | None = Field(None, gt=0, description="declared number of samples; checked when the data is fetched")
+
+    @model_validator(mode="after")
+    def _exists(self) -> Dataset:
+        plugins.locate("datasets", self.name)
+        if self.source not in (None, "torchvision") and not Path(self.source).exists():
+            raise ValueError(f"source: there is no file or folder '{self.source}' (looked in {os.getcwd()})")
+        return self
+
+    @property
+    def declared_size(self) -> int | None:
+        return self.n or DECLARED_SIZES.get(self.name)
+
+    def identity(self) -> dict[str, Any]:
+        """What names the data set in digests: the declaration, and the code of a plug-in."""
+        return self.model_dump(exclude_defaults=True) | plugin_code("datasets", self.name)
+
+
+class Recipe(Frozen):
+    """Everything that changes a trained weight, but for the data."""
+
+    architecture: str
+    channels: tuple[Annotated[int, Field(gt=0)], ...] = Field((32, 64, 128), description="of convolutional blocks")
+    hidden: tuple[Annotated[int, Field(gt=0)], ...] = Field((128,), description="widths of the fully connected layers")
+    normalisation: Literal["none", "batch", "group"] = "batch"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD, with Nesterov's correction")
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    gradient_clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+    flip: bool = Field(False, description="augmentation: mirror left to right with probability 1/2")
+    shift: int = Field(0, ge=0, description="augmentation: move by up to so many pixels, zeros come in")
+    precision: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _known_architecture(self) -> Recipe:
+        plugins.locate("architectures", self.architecture)
+        return self
+
+
+class Targets(Frozen):
+    """Which records are audited. Kinds are resolved to records when the data is there."""
+
+    random: int = Field(0, ge=0, description="drawn from the pool")
+    atypical: int = Field(0, ge=0, description="lowest agreement with their nearest neighbours")
+    mislabelled: int = Field(0, ge=0, description="canaries: a random record with a wrong label (positive control)")
+    index: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="rows of the data set")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_index_is_random(cls, value: Any) -> Any:
+        """A `null` among the indices stands for a random record, as in the classic experiment."""
+        if isinstance(value, Mapping) and "index" in value:
+            listed = value["index"] if isinstance(value["index"], (list, tuple)) else [value["index"]]
+            given = [i for i in listed if i is not None]
+            extra = len(listed) - len(given)
+            return {**value, "index": given, **({"random": value.get("random", 0) + extra} if extra else {})}
+        return value
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Targets:
+        if not self.names():
+            raise ValueError("no target is asked for; give for example {random: 3, mislabelled: 1}")
+        if len(set(self.index)) != len(self.index):
+            raise ValueError(f"index: {list(self.index)} names a record twice")
+        return self
+
+    def names(self) -> list[str]:
+        """Target ids in order, such as random00, atypical01, index00017."""
+        counted = [f"{kind}{i:02d}" for kind in ("random", "atypical", "mislabelled") for i in range(getattr(self, kind))]
+        return counted + [f"index{i:05d}" for i in self.index]
+
+
+class Pairs(Frozen):
+    """With and without one record: rounds of paired trainings."""
+
+    kind: Literal["pairs"] = "pairs"
+    targets: Targets
+    rounds: int = Field(ge=2, description="paired trainings whose signals are fitted")
+    holdout_rounds: int = Field(0, ge=0, description="fresh pairs, used to measure only")
+    subset_size: int = Field(gt=0, description="training records of one model, without the audited one")
+    pool: int | None = Field(None, gt=1, description="draw from so many records of the data set (default: all)")
+    neighbour: Literal["add", "replace"] = Field("add", description="is the audited record added, or put in another's place")
+
+
+class Audit(Frozen):
+    """A data set, a recipe, a design and the attacks that read its signals."""
+
+    dataset: str
+    recipe: str
+    design: Pairs
+    attacks: dict[Id, dict[str, Any]] = Field(min_length=1)
+    headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
+
+    @model_validator(mode="after")
+    def _attacks_are_known(self) -> Audit:
+        for attack_id, entry in self.attacks.items():
+            if "name" not in entry:
+                raise ValueError(f"attacks.{attack_id}: 'name' is missing{plugins.nearest('', list(plugins.BUILT_IN['attacks']))}")
+            try:
+                attack_options(entry)
+            except pydantic.ValidationError as error:
+                raise ValueError("; ".join(f"attacks.{attack_id}.{line}" for line in sentences(error))) from None
+            except plugins.UnknownPlugin as error:
+                raise ValueError(f"attacks.{attack_id}.name: {error}") from None
+        if self.headline is not None and self.headline not in self.attacks:
+            raise ValueError(f"headline: no attack is called '{self.headline}'{plugins.nearest(self.headline, list(self.attacks))}")
+        return self
+
+    @property
+    def headline_attack(self) -> str:
+        return self.headline or next(iter(self.attacks))
+
+
+class Params(Frozen):
+    """The whole of params.yaml."""
+
+    seed: int = Field(0, ge=0)
+    datasets: dict[Id, Dataset] = Field(min_length=1)
+    recipes: dict[Id, Recipe] = Field(min_length=1)
+    audits: dict[Id, Audit] = Field(min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    models_per_shard: int = Field(8, gt=0, description="models trained in one job")
+    figures: bool = Field(True, description="draw figures for the report")
+    allow_mixed: bool = Field(False, description="accept models of several devices or torch versions in one audit")
+
+    @model_validator(mode="after")
+    def _references_hold(self) -> Params:
+        for audit_id, audit in self.audits.items():
+            for what, key, known in (("dataset", audit.dataset, self.datasets), ("recipe", audit.recipe, self.recipes)):
+                if key not in known:
+                    raise ValueError(f"audits.{audit_id}.{what}: no {what} is called '{key}'{plugins.nearest(key, list(known))}")
+            size = self.datasets[audit.dataset].declared_size
+            if size is not None:
+                check_sizes(f"audits.{audit_id}.design", audit.design, size)
+        return self
+
+
+def check_sizes(where: str, design: Pairs, n_samples: int) -> None:
+    """Raise ParamsError where a design asks for records that a data set of `n_samples` does not have."""
+    pool = design.pool or n_samples
+    if pool > n_samples:
+        raise ParamsError(f"{where}.pool: {pool} records asked for, the data set has {n_samples}; lower pool")
+    if design.subset_size >= pool:
+        raise ParamsError(f"{where}.subset_size: {design.subset_size} records asked for, the pool has {pool}; it must be smaller, so that records stay outside")
+    for index in design.targets.index:
+        if index >= n_samples:
+            raise ParamsError(f"{where}.targets.index: record {index} is out of range, the data set has {n_samples} (0 to {n_samples - 1})")
+    most = max(design.targets.random, design.targets.mislabelled, design.targets.atypical)
+    if most > pool:
+        raise ParamsError(f"{where}.targets: {most} records of one kind asked for, the pool has {pool}")
+
+
+def plugin_code(room: str, name: str) -> dict[str, str]:
+    """The digest of a user's plug-in file, to be part of a name; nothing for built-in functions."""
+    if not plugins.is_file(room, name):
+        return {}
+    return {"code": provenance.plugin_digest(plugins.locate(room, name)[0])}
+
+
+def attack_options(entry: Mapping[str, Any]) -> BaseModel:
+    """The validated `Options` of one attack's entry in params.yaml."""
+    module = plugins.module_of("attacks", entry["name"])
+    return module.Options(**{key: value for key, value in entry.items() if key != "name"})
+
+
+def sentences(error: pydantic.ValidationError) -> list[str]:
+    """One sentence for each fault of a validation error."""
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        text = re.sub(r"^(Value error|Input), ?", "", fault["msg"])
+        given = fault.get("input")
+        shown = f", found {given!r}" if fault["type"] not in ("value_error", "missing") and not isinstance(given, dict) else ""
+        if fault["type"] == "string_pattern_mismatch":
+            text, shown = "an id has small letters, digits and '-' only, and begins with a letter or digit", f", found {given!r}"
+        lines.append(f"{place}: {text}{shown}".removeprefix(": "))
+    return lines
+
+
+def validate(config: Mapping[str, Any], where: str = "params.yaml") -> Params:
+    """Params from plain data. Raises ParamsError with one sentence a fault."""
+    if not isinstance(config, Mapping):
+        raise ParamsError(f"{where}: expected a mapping of keys, found {type(config).__name__}")
+    try:
+        return Params(**config)
+    except pydantic.ValidationError as error:
+        raise ParamsError("\n".join(f"{where}: {line}" for line in sentences(error))) from None
+    except TypeError as error:  # keys that are not text
+        raise ParamsError(f"{where}: {error}") from None
+
+
+def load(path: str | os.PathLike[str]) -> Params:
+    """Params from a YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: there is no such file (looked in {os.getcwd()})") from None
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    return validate(config, str(path))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of params.yaml, for editors (`workflow/schemas/params.schema.json`)."""
+    return Params.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "memleak params.yaml"}

@@ -1,0 +1,90 @@
+"""A name is a function: built-in, `file.py:function`, `module:function`, or an installed entry point."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "datasets": {
+        "digits": "memleak.data.digits:load",
+        "cifar10": "memleak.data.images:load_cifar10",
+        "cifar100": "memleak.data.images:load_cifar100",
+    },
+    "architectures": {
+        "mlp": "memleak.models.mlp:build",
+        "small_cnn": "memleak.models.small_cnn:build",
+    },
+    "attacks": {
+        "single_point": "memleak.attacks.single_point:score",
+    },
+}
+
+
+class UnknownPlugin(ValueError):
+    """A name that is neither built in, nor installed, nor a file or module that exists."""
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """' (did you mean X?)' for a near miss, else the known words."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def installed(room: str) -> dict[str, str]:
+    """Names in a room: built in, and offered by installed packages as entry points `memleak.<room>`."""
+    found = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=f"memleak.{room}")}
+    return {**found, **BUILT_IN[room]}
+
+
+def locate(room: str, name: str) -> tuple[str, str]:
+    """The place (module or path of a `.py` file) and the function that a name stands for; nothing is imported."""
+    place, _, function = installed(room).get(name, name).rpartition(":")
+    if not place:
+        raise UnknownPlugin(f"no {room.rstrip('s')} is called '{name}'{nearest(name, list(installed(room)))}")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise UnknownPlugin(f"'{name}': there is no file {place} (looked in {Path.cwd()})")
+    return place, function
+
+
+def is_file(room: str, name: str) -> bool:
+    """Whether a name stands for a function in a file of the user's."""
+    return locate(room, name)[0].endswith(".py")
+
+
+@functools.cache
+def _module_from_file(path: Path) -> ModuleType:
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def module_of(room: str, name: str) -> ModuleType:
+    """The imported module of a plug-in; its `Options`, if it has options, stands there."""
+    place, _ = locate(room, name)
+    if place.endswith(".py"):
+        return _module_from_file(Path(place).resolve())
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise UnknownPlugin(f"'{name}': module {error.name} cannot be imported") from error
+
+
+def function_of(room: str, name: str) -> Callable:
+    """The function that a name stands for."""
+    module, (place, function) = module_of(room, name), locate(room, name)
+    if not hasattr(module, function):
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise UnknownPlugin(f"'{name}': {place} has no function '{function}'{nearest(function, public)}")
+    return getattr(module, function)

@@ -1,0 +1,129 @@
+"""Where a result comes from: canonical text, digests of declarations and of code, versions, devices."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parent
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no blanks. Refuses what JSON cannot hold exactly."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """The first `length` hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's content, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of one of our own modules, or None."""
+    base = _PACKAGE.joinpath(*module.split(".")[1:])
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports_of(module: str) -> set[str]:
+    """Our own modules that a module imports anywhere in its text, and the packages above it."""
+    found = {module.rsplit(".", n)[0] for n in range(1, module.count(".") + 1)}
+    for node in ast.walk(ast.parse(_source_of(module).read_bytes())):  # type: ignore[union-attr]
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "memleak" and _source_of(name)}
+
+
+def import_closure(*modules: str) -> list[str]:
+    """The modules of memleak that the named ones reach by import, themselves included, sorted."""
+    reached, waiting = set(), list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting.extend(_imports_of(module))
+    return sorted(reached)
+
+
+def _code_only(source: bytes) -> str:
+    """The code of a source file without comments, layout and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
+                body[0] = ast.Pass()
+    return ast.unparse(tree)
+
+
+@functools.cache
+def code_digest(*modules: str) -> str:
+    """Digest of the code of the named modules and of all of memleak that they import.
+
+    Snakemake does not see code behind `python -m memleak`; light rules carry this digest as a parameter.
+    Comments, docstrings and layout do not count. Files beside a module that it reads (templates) do.
+    """
+    hasher = hashlib.sha256()
+    for module in import_closure(*modules):
+        source = _source_of(module)
+        assert source is not None
+        hasher.update(f"{module}\0{_code_only(source.read_bytes())}\0".encode())
+        for template in sorted(source.parent.glob("*.html")) + sorted(source.parent.glob("*.css")):
+            hasher.update(template.read_bytes())
+    return "code:" + hasher.hexdigest()[:12]
+
+
+def plugin_digest(path: str | os.PathLike[str]) -> str:
+    """Digest of a user's plug-in file: its code and that of the local modules that it imports."""
+    hasher, waiting, seen = hashlib.sha256(), [Path(path).resolve()], set()
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        hasher.update(_code_only(file.read_bytes()).encode())
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            beside = (file.parent / (name.replace(".", "/") + ".py") for name in sorted(names))
+            waiting.extend(candidate for candidate in beside if candidate.is_file())
+    return hasher.hexdigest()[:8]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    packages = ("memleak", "torch", "numpy", "scipy", "scikit-learn", "snakemake")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is there to be used, found without importing torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return False
+    return any(Path("/dev").glob("nvidia[0-9]*"))

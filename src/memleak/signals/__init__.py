@@ -1,0 +1,1 @@
+"""Signals: what a model says about a sample when it is asked."""

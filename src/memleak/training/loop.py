@@ -1,0 +1,178 @@
+"""Train one model: a plain loop over the batches that its task names."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm import tqdm
+
+from memleak import models, randomness
+from memleak.data import Dataset
+from memleak.designs import Target, Task
+from memleak.models.layers import set_rows
+from memleak.params import Recipe
+from memleak.training.augment import Features, Images
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer a number; the text names model and epoch."""
+
+
+@dataclass
+class Trained:
+    """A trained model: its weights, and what became of it."""
+
+    weights: dict[str, torch.Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare_torch(wish: str) -> torch.device:
+    """The device that `wish` (auto, cpu or cuda) stands for, set up to give the same bits every time.
+
+    One thread a job on a CPU: jobs run side by side, and results do not depend on the number of cores.
+    """
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda is asked for, but torch sees no GPU here; use `device: auto` or `cpu`")
+    device = torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # gradients of a fitted model are tiny, and denormals are slow
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def learning_rate_at(recipe: Recipe, step: int, n_steps: int) -> float:
+    """The learning rate of a step: a linear rise over the warm-up, then constant or a cosine down to 0."""
+    warmup = recipe.warmup or (0.3 if recipe.schedule == "one_cycle" else 0.0)
+    n_warmup = round(warmup * n_steps)
+    if step < n_warmup:
+        return recipe.learning_rate * (step + 1) / n_warmup
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+
+def _optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    return torch.optim.SGD(
+        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
+        weight_decay=recipe.weight_decay, fused=True,
+    )  # fmt: skip
+
+
+class Pick:
+    """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
+
+    def __init__(self, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, *, augmented: bool) -> None:
+        rows = np.asarray(sample_ids).copy()
+        if target is not None:
+            rows[rows == target.sample_id] = target.source_id
+        labels = np.array(dataset.labels[rows])
+        if target is not None:
+            labels[np.asarray(sample_ids) == target.sample_id] = target.label
+        self._sorted = np.sort(sample_ids)
+        self._position = np.argsort(sample_ids)
+        self.labels = torch.from_numpy(labels).to(device)
+        inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs[rows])).to(device)
+        mean, std = (torch.tensor(dataset.facts[key], dtype=torch.float64, device=device) for key in ("mean", "std"))
+        dtype = getattr(torch, recipe.precision)
+        if inputs.dim() == 4:
+            flip, shift = augmented and recipe.flip, recipe.shift if augmented else 0
+            self.inputs: Images | Features = Images(inputs, mean, std, flip=flip, shift=shift, dtype=dtype)
+        else:
+            self.inputs = Features(inputs, mean, std, dtype)
+        self.device = device
+
+    def batch(self, sample_ids: np.ndarray, key: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Inputs [B, ...], labels [B] and ids [B] of a batch."""
+        positions = torch.from_numpy(self._position[np.searchsorted(self._sorted, sample_ids)]).to(self.device)
+        ids = torch.from_numpy(np.asarray(sample_ids)).to(self.device)
+        return self.inputs.batch(positions, key, ids), self.labels[positions], ids
+
+
+def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
+    """Train the model of a task from its own seed. Raises TrainingDiverged when the loss is not a number."""
+    started = time.perf_counter()
+    model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
+    optimizer = _optimizer(recipe, model)
+    data = Pick(dataset, task.sample_ids, task.target, recipe, device, augmented=True)
+    n_steps, step = recipe.epochs * -(-len(task.members) // recipe.batch_size), 0
+    losses, accuracies = [], []
+    model.train()
+    for epoch in tqdm(range(recipe.epochs), desc=task.model_id, unit="epoch", leave=False, disable=None):
+        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        n_correct = torch.zeros((), dtype=torch.int64, device=device)
+        augment, drop = (randomness.derive(task.key, stream, epoch) for stream in ("augment", "dropout"))
+        for batch in tqdm(list(task.batches(epoch, recipe.batch_size)), desc="batches", unit="batch", leave=False, disable=None):
+            inputs, labels, ids = data.batch(batch, augment)
+            if recipe.dropout:
+                set_rows(model, randomness.counter_bits(drop, ids))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(recipe, step, n_steps)
+            optimizer.zero_grad(set_to_none=True)
+            logits = model(inputs)
+            loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            loss.backward()
+            if recipe.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+            optimizer.step()
+            loss_sum += loss.detach() * len(labels)
+            n_correct += (logits.detach().argmax(1) == labels).sum()
+            step += 1
+        losses.append(float(loss_sum) / len(task.sample_ids))
+        accuracies.append(float(n_correct) / len(task.sample_ids))
+        if not math.isfinite(losses[-1]):
+            raise TrainingDiverged(f"{task.model_id}: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
+    train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.target, recipe, device)
+    if not math.isfinite(train_loss):
+        raise TrainingDiverged(f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
+    test_loss, test_accuracy = evaluate(model, dataset, task.test_ids, None, recipe, device)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    facts = {
+        "train_loss": train_loss, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy,
+        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), "loss_curve": losses, "accuracy_curve": accuracies,
+        "device": device_name(device), "torch": torch.__version__, "engine": "sequential", "seconds": time.perf_counter() - started,
+    }  # fmt: skip
+    return Trained(weights, facts)
+
+
+def predict(
+    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, rows: int = 256
+) -> torch.Tensor:
+    """Logits [n, C] in evaluation mode, on the CPU.
+
+    Every forward pass has the same number of rows (the last is padded): the kernels that a library chooses
+    depend on it, and with them a logit's last bits.
+    """
+    model.eval()
+    data = Pick(dataset, sample_ids, target, recipe, device, augmented=False)
+    logits = []
+    with torch.no_grad():
+        for start in range(0, len(sample_ids), rows):
+            ids = sample_ids[start : start + rows]
+            inputs, _, _ = data.batch(np.resize(ids, rows), None)
+            logits.append(model(inputs)[: len(ids)].cpu())
+    return torch.cat(logits)
+
+
+def evaluate(model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+    """Mean loss (nats) and accuracy on some samples."""
+    rows = np.where(sample_ids == target.sample_id, target.source_id, sample_ids) if target else sample_ids
+    labels = np.array(dataset.labels[rows])
+    if target is not None:
+        labels[sample_ids == target.sample_id] = target.label
+    logits, truth = predict(model, dataset, sample_ids, target, recipe, device), torch.from_numpy(labels)
+    return float(functional.cross_entropy(logits, truth)), float((logits.argmax(1) == truth).double().mean())
