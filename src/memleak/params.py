@@ -63,6 +63,10 @@ class Dataset(Frozen):
     def declared_size(self) -> int | None:
         return self.n or DECLARED_SIZES.get(self.name)
 
+    def source_files(self) -> list[str]:
+        """The local files that the data is read from, relative as `source` is."""
+        return [str(file) for file in training_files(Path(self.source))] if self.source not in (None, "torchvision") else []
+
     def identity(self) -> dict[str, Any]:
         """What names the data set in digests: the declaration, and the code of a plug-in."""
         return self.model_dump(exclude_defaults=True) | plugin_code("datasets", self.name)
@@ -155,6 +159,8 @@ class Audit(Frozen):
         for attack_id, entry in self.attacks.items():
             if "name" not in entry:
                 raise ValueError(f"attacks.{attack_id}: 'name' is missing{plugins.nearest('', list(plugins.BUILT_IN['attacks']))}")
+            if entry["name"] != "single_point":
+                raise ValueError(f"attacks.{attack_id}.name: '{entry['name']}' is not an attack of the design pairs; use single_point")
             try:
                 attack_options(entry)
             except pydantic.ValidationError as error:
@@ -207,6 +213,14 @@ def check_sizes(where: str, design: Pairs, n_samples: int) -> None:
     most = max(design.targets.random, design.targets.mislabelled, design.targets.atypical)
     if most > pool:
         raise ParamsError(f"{where}.targets: {most} records of one kind asked for, the pool has {pool}")
+
+
+def training_files(source: Path) -> list[Path]:
+    """The file itself, or a folder's Parquet files: those called train*, or all where none is."""
+    if source.is_file():
+        return [source]
+    files = sorted(source.glob("*.parquet"))
+    return [file for file in files if file.name.startswith("train")] or files
 
 
 def plugin_code(room: str, name: str) -> dict[str, str]:

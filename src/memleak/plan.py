@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from memleak import provenance
+from memleak import plugins, provenance
 from memleak.designs import Rounds, rounds_of
 from memleak.params import (
     SIGNALS_VERSION,
@@ -98,8 +98,24 @@ class PlannedAudit:
         entry = self.audit.attacks[attack_id]
         return provenance.canonical_json({"id": attack_id, "name": entry["name"], "options": attack_options(entry).model_dump(mode="json")})
 
+    def figures(self) -> list[str]:
+        """The names of this audit's figures."""
+        return ["overview", "training", *self.audit.design.targets.names()]
+
+    def page_json(self) -> str:
+        """What the page says about how to run the audit again."""
+        return provenance.canonical_json({"audit": self.id, "entry": self.audit.model_dump(mode="json"), "recipe": self.recipe.recipe.model_dump(mode="json")})
+
     def headline_json(self, allow_mixed: bool) -> str:
         return provenance.canonical_json({"headline": self.audit.headline_attack, "allow_mixed": allow_mixed})
+
+
+def attack_code(name: str) -> str:
+    """The digest of the code that scores an attack."""
+    place, _ = plugins.locate("attacks", name)
+    if place.endswith(".py"):
+        return provenance.code_digest("memleak.attacks.stage") + plugin_code("attacks", name)["code"]
+    return provenance.code_digest("memleak.attacks.stage", *([place] if place.startswith("memleak.") else []))
 
 
 def rounds_json(rounds: Rounds) -> dict[str, Any]:

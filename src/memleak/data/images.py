@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from memleak.data import DataError, Samples
+from memleak.params import training_files
 
 RAW = Path("data/raw")  # where torchvision keeps what it downloads
 _LICENCE = "not stated by the authors; cite Krizhevsky, 'Learning Multiple Layers of Features from Tiny Images', 2009"
@@ -46,17 +47,9 @@ def _cifar(name: str, source: str | None, n_classes: int) -> Samples:
     return Samples(samples.inputs, samples.labels, samples.class_names, _LICENCE, samples.notes)
 
 
-def parquet_files(source: Path) -> list[Path]:
-    """The training files of a folder (all its files, where none is called train*), or the file itself."""
-    if source.is_file():
-        return [source]
-    files = sorted(source.glob("*.parquet"))
-    return [file for file in files if file.name.startswith("train")] or files
-
-
 def read_parquet(source: Path, shape: tuple[int, int, int] | None = None) -> Samples:
     """Images and labels from Parquet with the columns `image` (a struct with `bytes`) and `label` or `fine_label`."""
-    files = parquet_files(source)
+    files = training_files(source)
     if not files:
         raise DataError(f"{source}: no Parquet file is there; expected for example train.parquet with the columns image and label")
     images, labels = [], []

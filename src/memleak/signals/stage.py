@@ -49,6 +49,9 @@ def query(shard_path: Path, data_path: Path, recipe_name: str, recipe: Recipe, r
         table = {"model_id": known["model_id"], "sample_id": [target.sample_id for target in asked], "view": np.int32(0)}
         tables.append(pd.DataFrame(table | all_signals(logits, labels)))
     signals = pd.concat(tables, ignore_index=True)
-    artefacts.write_table(output, signals, {"recipe": recipe_name, "shard": rounds.name})
+    # what became of the models travels with their signals, so that no later stage opens weights; seconds stay
+    # behind, for they would make equal signals unequal files
+    known = [{key: value for key, value in model.items() if key != "seconds"} for model in facts["models"]]
+    artefacts.write_table(output, signals, {"recipe": recipe_name, "shard": rounds.name, "models": known})
     return len(signals)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +48,18 @@ def prepare_torch(wish: str) -> torch.device:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # gradients of a fitted model are tiny, and denormals are slow
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # or every new tensor is written twice; no operation reads what it did not write
     torch.backends.cudnn.benchmark = False
+    _keep_freed_memory()
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next step, not return it and fetch cleared pages again."""
+    trim_threshold, mmap_threshold = -1, -3  # from malloc.h of glibc; other C libraries have no such setting
+    with contextlib.suppress(AttributeError, OSError):
+        for setting in (trim_threshold, mmap_threshold):
+            ctypes.CDLL(None).mallopt(setting, 1 << 30)
 
 
 def device_name(device: torch.device) -> str:
@@ -96,17 +109,18 @@ class Pick:
             self.inputs = Features(inputs, mean, std, dtype)
         self.device = device
 
-    def batch(self, sample_ids: np.ndarray, key: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Inputs [B, ...], labels [B] and ids [B] of a batch."""
+    def batches(self, batches: Sequence[np.ndarray], key: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Inputs [B, ...], labels [B] and ids [B] of each batch. All that `key` decides is drawn at once: many small draws cost more."""
+        sample_ids = np.concatenate(batches)
         positions = torch.from_numpy(self._position[np.searchsorted(self._sorted, sample_ids)]).to(self.device)
-        ids = torch.from_numpy(np.asarray(sample_ids)).to(self.device)
-        return self.inputs.batch(positions, key, ids), self.labels[positions], ids
+        ids = torch.from_numpy(sample_ids).to(self.device)
+        drawn = (self.labels[positions], ids, *self.inputs.draw(positions, ids, key))
+        for labels, batch_ids, *places in zip(*(tensor.split([len(batch) for batch in batches]) for tensor in drawn), strict=True):
+            yield self.inputs.take(*places), labels, batch_ids
 
 
-def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
-    """Train the model of a task from its own seed. Raises TrainingDiverged when the loss is not a number."""
-    started = time.perf_counter()
-    model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
+def fit(model: torch.nn.Module, task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """Take all steps of a task. Returns the mean loss (nats) and the accuracy of each epoch."""
     optimizer = _optimizer(recipe, model)
     data = Pick(dataset, task.sample_ids, task.target, recipe, device, augmented=True)
     n_steps, step = recipe.epochs * -(-len(task.members) // recipe.batch_size), 0
@@ -116,8 +130,8 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
         loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         n_correct = torch.zeros((), dtype=torch.int64, device=device)
         augment, drop = (randomness.derive(task.key, stream, epoch) for stream in ("augment", "dropout"))
-        for batch in tqdm(list(task.batches(epoch, recipe.batch_size)), desc="batches", unit="batch", leave=False, disable=None):
-            inputs, labels, ids = data.batch(batch, augment)
+        batches = list(task.batches(epoch, recipe.batch_size))
+        for inputs, labels, ids in tqdm(data.batches(batches, augment), total=len(batches), desc="batches", unit="batch", leave=False, disable=None):
             if recipe.dropout:
                 set_rows(model, randomness.counter_bits(drop, ids))
             for group in optimizer.param_groups:
@@ -136,6 +150,14 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
         accuracies.append(float(n_correct) / len(task.sample_ids))
         if not math.isfinite(losses[-1]):
             raise TrainingDiverged(f"{task.model_id}: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
+    return {"loss_curve": losses, "accuracy_curve": accuracies}
+
+
+def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
+    """Train the model of a task from its own seed. Raises TrainingDiverged when the loss is not a number."""
+    started = time.perf_counter()
+    model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
+    curves = fit(model, task, dataset, recipe, device)
     train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.target, recipe, device)
     if not math.isfinite(train_loss):
         raise TrainingDiverged(f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
@@ -143,7 +165,7 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     facts = {
         "train_loss": train_loss, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy,
-        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), "loss_curve": losses, "accuracy_curve": accuracies,
+        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), **curves,
         "device": device_name(device), "torch": torch.__version__, "engine": "sequential", "seconds": time.perf_counter() - started,
     }  # fmt: skip
     return Trained(weights, facts)
@@ -159,13 +181,10 @@ def predict(
     """
     model.eval()
     data = Pick(dataset, sample_ids, target, recipe, device, augmented=False)
-    logits = []
+    batches = [sample_ids[start : start + rows] for start in range(0, len(sample_ids), rows)]
     with torch.no_grad():
-        for start in range(0, len(sample_ids), rows):
-            ids = sample_ids[start : start + rows]
-            inputs, _, _ = data.batch(np.resize(ids, rows), None)
-            logits.append(model(inputs)[: len(ids)].cpu())
-    return torch.cat(logits)
+        logits = [model(inputs).cpu() for inputs, _, _ in data.batches([np.resize(batch, rows) for batch in batches])]
+    return torch.cat(logits)[: len(sample_ids)]
 
 
 def evaluate(model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device) -> tuple[float, float]:

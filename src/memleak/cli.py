@@ -1,0 +1,224 @@
+"""The command line: one verb a stage, as the rules call them, and `single-point` and `audit` for a whole run.
+
+Nothing heavy is imported before its verb is called, so that `memleak --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from memleak import params as params_room
+from memleak.designs import Rounds
+from memleak.params import Dataset, Recipe
+
+
+def _fetch(a: argparse.Namespace) -> str:
+    from memleak.data import stage
+
+    facts = stage.fetch(Dataset(**json.loads(a.dataset)), a.output)
+    return f"{facts['name']}: {facts['n']} samples of shape {tuple(facts['shape'])}, {facts['n_classes']} classes, {facts['n_groups']} distinct contents"
+
+
+def _plan(a: argparse.Namespace) -> str:
+    from memleak.data import stage
+
+    return f"{stage.plan(a.data, json.loads(a.audit), a.output)} models"
+
+
+def _train(a: argparse.Namespace) -> str:
+    from memleak.training import stage
+
+    recipe = json.loads(a.recipe)
+    done = stage.train(a.data, recipe["name"], Recipe(**recipe["recipe"]), _rounds(a.shard), a.output, a.device)
+    return f"{done['trained']} models trained, {done['adopted']} adopted, {done['seconds']:.1f} s"
+
+
+def _query(a: argparse.Namespace) -> str:
+    from memleak.signals import stage
+
+    recipe = json.loads(a.recipe)
+    targets = json.loads(a.query)["targets"]
+    n = stage.query(a.models, a.data, recipe["name"], Recipe(**recipe["recipe"]), _rounds(a.shard), targets, a.output, a.device)
+    return f"{n} answers"
+
+
+def _score(a: argparse.Namespace) -> str:
+    from memleak.attacks import stage
+
+    return f"{stage.score(a.plan, a.signals, json.loads(a.attack), a.output)} scores"
+
+
+def _threshold(a: argparse.Namespace) -> str:
+    from memleak.metrics import stage
+
+    return f"rules for {stage.threshold(a.plan, a.signals, json.loads(a.attack), a.output)} targets"
+
+
+def _decide(a: argparse.Namespace) -> str:
+    from memleak.metrics import stage
+
+    return f"{stage.decide(a.plan, a.signals, a.thresholds, a.scores, a.output)} decisions"
+
+
+def _measure(a: argparse.Namespace) -> str:
+    from memleak.metrics import stage
+
+    metrics = stage.measure(a.plan, a.signals, a.thresholds, a.decisions, json.loads(a.headline), a.metrics, a.exposure, a.roc, a.plots)
+    return f"{len(metrics['targets'])} targets measured"
+
+
+def _figure(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    stage.figure(a.name, a.plan, a.signals, a.thresholds, a.metrics, a.roc, a.svg, a.png)
+    return f"{a.name} drawn"
+
+
+def _timings(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return f"{stage.timings(a.benchmarks, a.recipe, a.audit, a.output)} jobs"
+
+
+def _report(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return stage.report(a.metrics, a.plan, a.decisions, a.timings, a.figures, json.loads(a.params), a.output)
+
+
+def _index(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return f"{stage.index(a.metrics, a.output)} audits"
+
+
+def _schema(a: argparse.Namespace) -> str:
+    text = json.dumps(params_room.schema(), indent=1) + "\n"
+    if a.output:
+        a.output.write_text(text)
+        return f"schema written to {a.output}"
+    return text
+
+
+def _single_point(a: argparse.Namespace) -> str:
+    from memleak import pipeline
+
+    return pipeline.single_point(a)
+
+
+def _audit(a: argparse.Namespace) -> str:
+    from memleak import pipeline
+
+    return str(pipeline.audit(a.params, cores=a.cores, directory=a.directory))
+
+
+def _rounds(text: str) -> Rounds:
+    return Rounds(**{"target": None, **json.loads(text)})
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    root = argparse.ArgumentParser(
+        prog="memleak", description="What can someone learn about who was in the training data of this model?",
+        epilog="A whole audit: `snakemake --cores all`, `memleak audit params.yaml`, or `memleak single-point`. The other verbs are its stages.",
+    )  # fmt: skip
+    verbs = root.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, function: Any, help_: str, *paths: str, texts: tuple[str, ...] = (), lists: tuple[str, ...] = ()) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=help_, description=help_)
+        for path in paths:
+            added.add_argument(f"--{path}", type=Path, required=True)
+        for text in texts:
+            added.add_argument(f"--{text}", required=True, help="JSON")
+        for list_ in lists:
+            added.add_argument(f"--{list_}", type=Path, nargs="*", default=[])
+        added.set_defaults(function=function)
+        return added
+
+    whole = verb("single-point", _single_point, "the classic run: train with and without one record, and decide")
+    whole.add_argument("--dataset", default="digits", help="digits, cifar10, cifar100 or file.py:function (default: %(default)s)")
+    whole.add_argument("--data-dir", help="torchvision, or a folder of Parquet files (default: the data set's own source)")
+    whole.add_argument("--output-dir", type=Path, default=Path("single-point"), help="where params.yaml and results go (default: %(default)s)")
+    whole.add_argument("--target-index", type=int, nargs="*", default=[], help="rows to audit (default: a random one)")
+    whole.add_argument("--kind", choices=("random", "atypical", "mislabelled"), default="random", help="of targets, where no index is given")
+    whole.add_argument("--n-targets", type=int, default=1, help="number of targets, where no index is given (default: %(default)s)")
+    for option, type_, default, meaning in (
+        ("rounds", int, 25, "paired trainings to fit"), ("holdout-rounds", int, 1, "fresh pairs to decide on"),
+        ("subset-size", int, 500, "training records of one model"), ("epochs", int, 40, "passes over them"),
+        ("batch-size", int, 64, "records of a step"), ("learning-rate", float, 0.05, "of the optimiser"),
+        ("alpha", float, 0.05, "false-positive rate of the decision"), ("seed", int, 0, "of everything drawn"),
+    ):  # fmt: skip
+        whole.add_argument(f"--{option}", type=type_, default=default, help=f"{meaning} (default: %(default)s)")
+    whole.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    whole.add_argument("--architecture", default="small_cnn", help="small_cnn, mlp or file.py:function (default: %(default)s)")
+    whole.add_argument("--fit", choices=("normal", "kde", "empirical"), default="normal")
+    whole.add_argument("--signal", choices=("margin", "loss"), default="margin")
+    whole.add_argument("--no-figures", action="store_true", help="draw none")
+    whole.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    whole.add_argument("--cores", default="all")
+
+    one = verb("audit", _audit, "run every audit of a params.yaml (through Snakemake)")
+    one.add_argument("params", type=Path, help="a params.yaml")
+    one.add_argument("--directory", type=Path, help="where results go (default: beside params.yaml)")
+    one.add_argument("--cores", default="all")
+
+    verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))
+    verb("plan", _plan, "draw who trains on what", "data", "output", texts=("audit",))
+    train = verb("train", _train, "train one shard of models", "data", "output", texts=("recipe", "shard"))
+    query = verb("query", _query, "ask a shard's models about the audited samples", "models", "data", "output", texts=("recipe", "shard", "query"))
+    for heavy in (train, query):
+        heavy.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    verb("score", _score, "what an attack concludes", "plan", "output", texts=("attack",), lists=("signals",))
+    verb("threshold", _threshold, "fit, and set the rule that keeps alpha", "plan", "output", texts=("attack",), lists=("signals",))
+    verb("decide", _decide, "apply the rules to the hold-out models", "plan", "output", lists=("signals", "thresholds", "scores"))
+    verb("measure", _measure, "rates, tests and controls", "plan", "decisions", "metrics", "exposure", "roc", "plots", texts=("headline",), lists=("signals", "thresholds"))
+    figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds"))
+    figure.add_argument("--name", required=True, help="overview, training or a target's id")
+    timings = verb("timings", _timings, "collect the time that every job took", "benchmarks", "output")
+    timings.add_argument("--recipe", required=True)
+    timings.add_argument("--audit", required=True)
+    verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
+    verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
+    verb("schema", _schema, "print the JSON schema of params.yaml").add_argument("--output", type=Path)
+    return root
+
+
+def _end_with(process: int) -> None:
+    """End this process soon after the workflow that started it is gone, so that a killed workflow leaves none behind."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(1)
+            try:
+                os.kill(process, 0)
+            except ProcessLookupError:
+                os._exit(130)  # at once: artefacts appear whole or not at all
+            except PermissionError:
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Errors that a user can mend are one sentence and exit code 1."""
+    arguments = parser().parse_args(argv)
+    if os.environ.get("MEMLEAK_PARENT", "").isdigit():
+        _end_with(int(os.environ["MEMLEAK_PARENT"]))
+    try:
+        print(arguments.function(arguments))
+    except KeyboardInterrupt:
+        print("memleak: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError) as error:  # our own errors derive from these two
+        if os.environ.get("MEMLEAK_DEBUG"):
+            raise
+        print(f"memleak {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,201 @@
+"""What a `pairs` audit found: models, targets, attacks and controls, as one nested dictionary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memleak.attacks.pairs import Arms
+from memleak.metrics import paired, roc
+from memleak.metrics.intervals import clopper_pearson, clustered_proportion, holm, proportion
+
+SIGNIFICANCE = 0.05  # of the paired tests, over all targets together (Holm)
+NULL_ALARM = 0.001
+
+
+class AuditError(ValueError):
+    """An audit whose parts do not belong together."""
+
+
+def measure_audit(
+    plan: dict[str, Any], models: Sequence[dict[str, Any]], arms: Sequence[Arms], thresholds: dict[str, Any],
+    decided: pd.DataFrame, headline: str, allow_mixed: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """All numbers of the report, each with its interval and counts.
+
+    `plan` are the facts of plan.parquet, `models` those of each trained model, `decided` the hold-out decisions.
+    """
+    alpha = thresholds[headline]["attack"]["options"]["alpha"]
+    targets = _targets(plan, arms, thresholds, decided, headline, alpha)
+    return {
+        "audit": plan["audit"],
+        "headline": headline,
+        "alpha": alpha,
+        "design": plan["design"],
+        "recipe": plan["recipe"],
+        "data": plan["data"],
+        "seed": plan["seed"],
+        "models": _models(plan, models, allow_mixed),
+        "attacks": {name: _attack(name, fitted, decided, plan) for name, fitted in thresholds.items()},
+        "targets": targets,
+        "controls": _controls(targets, arms, decided, headline, alpha),
+    }
+
+
+def _models(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed: bool) -> dict[str, Any]:
+    """Fit and generalisation over all models of the audit."""
+    for what, found in (
+        ("devices", sorted({model["device"] for model in models})),
+        ("torch versions", sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in models})),
+    ):
+        if len(found) > 1 and not allow_mixed:
+            raise AuditError(f"the models were trained with several {what} ({', '.join(found)}); their signals may differ for that alone; retrain, or set allow_mixed: true")
+    n_classes = plan["data"]["n_classes"]
+    accuracy = {
+        part: {
+            "value": float(np.mean([model[f"{part}_accuracy"] for model in models])),
+            "low": float(np.quantile([model[f"{part}_accuracy"] for model in models], 0.025)),
+            "high": float(np.quantile([model[f"{part}_accuracy"] for model in models], 0.975)),
+        }
+        for part in ("train", "test")
+    }
+    epochs = np.array([model["loss_curve"] for model in models]), np.array([model["accuracy_curve"] for model in models])
+    return {
+        "n": len(models),
+        "n_train": int(models[0]["n_train"]),
+        "n_test": int(models[0]["n_test"]),
+        "device": models[0]["device"],
+        "torch": models[0]["torch"],
+        "chance": 1 / n_classes,
+        "train_accuracy": accuracy["train"],  # low and high: the middle 95 % of the models
+        "test_accuracy": accuracy["test"],
+        "generalisation_gap": accuracy["train"]["value"] - accuracy["test"]["value"],
+        "train_loss": float(np.mean([model["train_loss"] for model in models])),
+        "test_loss": float(np.mean([model["test_loss"] for model in models])),
+        "loss_curve": epochs[0].mean(axis=0).tolist(),
+        "accuracy_curve": epochs[1].mean(axis=0).tolist(),
+    }
+
+
+def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:
+    """One attack over all targets: achieved rates on the hold-out models, beside the optimistic in-sample ones."""
+    options = fitted["attack"]["options"]
+    own = decided[decided["attack"] == name]
+    found: dict[str, Any] = {
+        "options": options,
+        "n_fitted": plan["design"]["rounds"],
+        "models_for_level": fitted["models_for_level"],
+        "optimistic_fpr": float(np.mean([target["optimistic"]["fpr"] for target in fitted["targets"].values()])),
+        "optimistic_tpr": float(np.mean([target["optimistic"]["tpr"] for target in fitted["targets"].values()])),
+    }
+    if len(own):
+        for rate, truth in (("fpr", False), ("tpr", True)):
+            table = own[own["is_member"] == truth].pivot(index="round", columns="target", values="says_member")
+            found[rate] = clustered_proportion(table.to_numpy()).as_dict()
+    return found
+
+
+def _targets(
+    plan: dict[str, Any], arms: Sequence[Arms], thresholds: dict[str, Any], decided: pd.DataFrame, headline: str, alpha: float
+) -> dict[str, Any]:
+    p_values = [paired.sign_flip_test(_difference(arm)) for arm in arms]
+    corrected = holm(p_values)
+    n_natural = sum(not target["is_canary"] for target in plan["targets"].values())
+    targets = {}
+    for arm, p, p_holm in zip(arms, p_values, corrected, strict=True):
+        attacks = {name: _target_attack(arm.target, name, fitted, decided, n_natural) for name, fitted in thresholds.items()}
+        found = plan["targets"][arm.target] | {
+            "p": p,
+            "p_holm": float(p_holm),
+            "effect": _effect(arm, len(arms)),
+            "means": {
+                f"{signal}_{place}": float(values[signal].mean())
+                for signal in ("margin", "loss") for place, values in (("in", arm.inside), ("out", arm.outside))
+            },  # fmt: skip
+            "auc": _auc(arm),
+            "attacks": attacks,
+        }
+        found |= _exposure(found, attacks[headline], alpha)
+        targets[arm.target] = found
+    return dict(sorted(targets.items(), key=lambda item: (-item[1]["exposure"], -item[1]["auc"]["value"], item[0])))
+
+
+def _difference(arm: Arms) -> np.ndarray:
+    """Margin of the IN arm less that of the OUT arm, all rounds, [R] nats."""
+    return arm.inside["margin"].mean(axis=-1) - arm.outside["margin"].mean(axis=-1)
+
+
+def _effect(arm: Arms, n_targets: int) -> dict[str, Any]:
+    """The paired difference with its interval, and the rounds that would show it with power 0.8."""
+    d = _difference(arm)
+    effect, low, high = paired.effect_interval(d)
+    level = SIGNIFICANCE / n_targets  # what Holm asks of the first of the tests
+    found: dict[str, Any] = {"mean_difference": float(d.mean()), "n_rounds": len(d), "standardised": None if np.isinf(effect) else effect}
+    for name, value in (("low", low), ("high", high)):
+        found[name] = None if np.isinf(value) else value
+    for name, value in (("rounds_needed", effect), ("rounds_needed_if_low", low), ("rounds_needed_if_high", high)):
+        found[name] = paired.rounds_needed(value, level)
+    found["testable"] = paired.smallest_p(len(d)) <= level
+    found["least_rounds"] = int(np.ceil(-np.log2(level)))
+    return found
+
+
+def _auc(arm: Arms) -> dict[str, Any]:
+    inside, outside = arm.inside["margin"].mean(axis=-1), arm.outside["margin"].mean(axis=-1)
+    value = roc.auc(np.concatenate([inside, outside]), np.repeat([True, False], len(inside)))
+    low, high = roc.auc_interval(value, len(inside), len(outside))
+    return {"value": value, "low": low, "high": high, "n": len(inside)}
+
+
+def _target_attack(target: str, name: str, fitted: dict[str, Any], decided: pd.DataFrame, n_natural: int) -> dict[str, Any]:
+    own = fitted["targets"][target]
+    found = {key: own[key] for key in ("intervals", "cut", "in", "out", "optimistic")}
+    rows = decided[(decided["attack"] == name) & (decided["target"] == target)]
+    if len(rows):
+        for rate, truth in (("fpr", False), ("tpr", True)):
+            found[rate] = proportion(rows.loc[rows["is_member"] == truth, "says_member"].to_numpy()).as_dict()
+        # for whoever looks for the most exposed record: intervals that hold for all natural targets at once
+        each = 1 - 0.05 / max(n_natural, 1)
+        found["tpr"]["low_of_all"], found["tpr"]["high_of_all"] = clopper_pearson(found["tpr"]["k"], found["tpr"]["n"], each)
+    return found
+
+
+def _exposure(found: dict[str, Any], attack: dict[str, Any], alpha: float) -> dict[str, Any]:
+    """How often the headline attack finds this record: on hold-out models, or (optimistic) on the fitted ones."""
+    is_significant = found["effect"]["testable"] and found["p_holm"] <= SIGNIFICANCE
+    if "tpr" not in attack:
+        value, low, high = attack["optimistic"]["tpr"], None, None
+        state = "effect found" if is_significant else "no evidence"
+    else:
+        value, low, high = (attack["tpr"][key] for key in ("value", "low", "high"))
+        if low > alpha and is_significant:
+            state = "exposed"
+        elif low > alpha or is_significant:
+            state = "effect found"
+        else:
+            state = "no evidence"
+    return {"state": state, "exposure": value, "exposure_low": low, "exposure_high": high}
+
+
+def _controls(targets: dict[str, Any], arms: Sequence[Arms], decided: pd.DataFrame, headline: str, alpha: float) -> dict[str, Any]:
+    """Checks of the audit itself: a null that must find nothing, a level that must be kept, a leak that must be found."""
+    null = []
+    for arm in arms:  # OUT arms of neighbouring rounds: nobody trained on the record, so the test must find nothing
+        outside = arm.outside["margin"].mean(axis=-1)
+        n_pairs = len(outside) // 2
+        null.append(paired.sign_flip_test(outside[: 2 * n_pairs : 2] - outside[1 : 2 * n_pairs : 2]))
+    controls: dict[str, Any] = {
+        "null": {"p": float(holm(null).min()), "alarm": bool(holm(null).min() <= NULL_ALARM), "n_tests": len(null)},
+        "positive": {
+            name: {"state": target["state"], "p_holm": target["p_holm"], "found": target["state"] != "no evidence"}
+            for name, target in targets.items() if target["kind"] == "mislabelled"
+        },
+    }  # fmt: skip
+    own = decided[(decided["attack"] == headline) & ~decided["is_member"]]
+    if len(own):
+        level = clustered_proportion(own.pivot(index="round", columns="target", values="says_member").to_numpy())
+        controls["level"] = level.as_dict() | {"alpha": alpha, "alarm": level.low > alpha}
+    return controls

@@ -1,0 +1,141 @@
+"""The stages `threshold`, `decide` and `measure` of a `pairs` audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from memleak import artefacts
+from memleak.attacks import pairs
+from memleak.attacks.fits import Fit, Kde, Normal, fit
+from memleak.attacks.pairs import Arms
+from memleak.attacks.single_point import Options, statistic
+from memleak.metrics import decisions, roc
+from memleak.metrics.audit import measure_audit
+from memleak.metrics.intervals import models_for_level
+
+
+def threshold(plan_path: Path, signal_paths: Sequence[Path], attack: dict[str, Any], output: Path) -> int:
+    """Fit the fitting rounds and write, for each target, the rule that keeps FPR alpha. Returns the targets."""
+    options = Options(**attack["options"])
+    fitted = {}
+    for arms in pairs.read(plan_path, signal_paths, [options.signal]):
+        fitted[arms.target] = _fit_target(arms.of_role("fit"), options)
+    artefacts.write_json(output, {"attack": attack, "models_for_level": models_for_level(options.alpha), "targets": fitted})
+    return len(fitted)
+
+
+def values_of(arms: Arms, signal: str) -> tuple[np.ndarray, np.ndarray]:
+    """The statistic of the IN and of the OUT arms, [R] each, views averaged; higher means more likely a member."""
+    return tuple(statistic(arm[signal], signal).mean(axis=-1) for arm in (arms.inside, arms.outside))  # type: ignore[return-value]
+
+
+def _fit_target(arms: Arms, options: Options) -> dict[str, Any]:
+    inside, outside = values_of(arms, options.signal)
+    try:
+        fit_in, fit_out = fit(inside, options.fit), fit(outside, options.fit)
+        if options.test == "likelihood_ratio":
+            rule = decisions.likelihood_ratio(fit_in, fit_out, options.alpha)
+        else:
+            rule = decisions.threshold_rule(fit_out, options.alpha)
+    except ValueError as error:
+        raise ValueError(f"{arms.target}, {options.signal}: {error}") from None
+    fitted_power = None if options.fit == "empirical" else float(sum(np.diff(fit_in.survival(np.array(edges)[::-1]))[0] for edges in rule.intervals))
+    return {
+        "intervals": [[None if np.isinf(edge) else edge for edge in edges] for edges in rule.intervals],
+        "cut": rule.cut,
+        "n_fitted": len(outside),
+        "in": describe(fit_in),
+        "out": describe(fit_out),
+        "optimistic": {  # on the very values that were fitted
+            "fpr": float(rule.says_member(outside).mean()),
+            "tpr": float(rule.says_member(inside).mean()),
+            "fitted_power": fitted_power,
+        },
+    }
+
+
+def describe(fitted: Fit) -> dict[str, Any]:
+    """A fit's parameters, and how well it fits: Shapiro-Wilk for a normal, leave-one-out density for both."""
+    from scipy import stats
+
+    values = fitted.values
+    found: dict[str, Any] = {"mean": float(values.mean()), "std": float(values.std(ddof=1)), "min": float(values[0]), "max": float(values[-1])}
+    if isinstance(fitted, Normal) and 3 <= len(values) <= 5000:
+        found["shapiro_p"] = float(stats.shapiro(values).pvalue)
+    if isinstance(fitted, Kde):
+        found["bandwidth"] = fitted.bandwidth
+    if isinstance(fitted, (Normal, Kde)) and len(values) >= 4:
+        left_out = [float(type(fitted)(np.delete(values, i)).logpdf(np.array(value))[()].item()) for i, value in enumerate(values)]
+        found["log_density_left_out"] = float(np.mean(left_out))  # nats a value; the better fit has more
+    return found
+
+
+def read_rule(fitted: dict[str, Any], alpha: float) -> decisions.Rule:
+    """The rule that `threshold` wrote."""
+    edges = (tuple(-np.inf if low is None else low for low in pair[:1]) + tuple(np.inf if high is None else high for high in pair[1:]) for pair in fitted["intervals"])
+    return decisions.Rule(tuple(edges), alpha, fitted["cut"])  # type: ignore[arg-type]
+
+
+def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], score_paths: Sequence[Path], output: Path) -> int:
+    """Apply every attack's rules to the hold-out models, one row a decision, the truth beside it. Returns the rows."""
+    arms_of = {arms.target: arms.of_role("holdout") for arms in pairs.read(plan_path, signal_paths, ["margin", "loss"])}
+    tables = []
+    for threshold_path, score_path in zip(threshold_paths, score_paths, strict=True):
+        fitted = artefacts.read_json(threshold_path)
+        attack, options = fitted["attack"], Options(**fitted["attack"]["options"])
+        scores = artefacts.read_table(score_path, artefacts.SCORE_COLUMNS).set_index(["target_id", "sample_id"])["score"]
+        for target, arms in arms_of.items():
+            rule = read_rule(fitted["targets"][target], options.alpha)
+            for is_member, ids, values in zip((True, False), (arms.in_id, arms.out_id), values_of(arms, options.signal), strict=True):
+                keys = pd.MultiIndex.from_product([ids, [arms.sample_id]])
+                tables.append(pd.DataFrame({
+                    "attack": attack["id"], "target": target, "sample_id": arms.sample_id, "round": arms.round, "target_id": ids,
+                    "value": values, "score": scores.reindex(keys).to_numpy(), "says_member": rule.says_member(values), "is_member": is_member,
+                }))  # fmt: skip
+    table = pd.concat(tables, ignore_index=True)
+    if table["score"].isna().any():
+        raise artefacts.ArtefactError(f"{output.parent}/scores: {int(table['score'].isna().sum())} hold-out models have no score; delete the scores and run again")
+    artefacts.write_table(output, table)
+    return len(table)
+
+
+def measure(
+    plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], decisions_path: Path, headline: dict[str, Any],
+    metrics_output: Path, exposure_output: Path, roc_output: Path, plots_output: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the audit's metrics (JSON), exposure by target, ROC points with their band, and the ROC as CSV for DVC."""
+    thresholds = {path.stem: artefacts.read_json(path) for path in threshold_paths}
+    decided = artefacts.read_table(decisions_path, ["attack", "target", "round", "score", "says_member", "is_member"])
+    models = [model for path in signal_paths for model in artefacts.read_facts(path)["models"]]
+    arms = pairs.read(plan_path, signal_paths, ["margin", "loss"])
+    metrics = measure_audit(artefacts.read_facts(plan_path), models, arms, thresholds, decided, headline["headline"], headline["allow_mixed"])
+    signal = thresholds[headline["headline"]]["attack"]["options"]["signal"]
+    curves = pd.concat([roc_points(arm.target, *values_of(arm, signal)) for arm in arms], ignore_index=True)
+    chosen = decided[decided["attack"] == headline["headline"]]
+    if len(chosen):
+        points = roc_points("all targets, hold-out", chosen.loc[chosen["is_member"], "score"].to_numpy(), chosen.loc[~chosen["is_member"], "score"].to_numpy())
+        curves = pd.concat([points, curves], ignore_index=True)
+    exposure = pd.DataFrame([{"target": name, **{key: found[key] for key in ("sample_id", "kind", "state", "exposure", "exposure_low", "exposure_high", "p_holm")}} for name, found in metrics["targets"].items()])
+    artefacts.write_table(exposure_output, exposure)
+    artefacts.write_table(roc_output, curves)
+    with artefacts.atomic(plots_output) as temporary:
+        curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]].to_csv(temporary, index=False)
+    artefacts.write_json(metrics_output, metrics)
+    return metrics
+
+
+def roc_points(subject: str, inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> pd.DataFrame:
+    """A ROC with its band: the interval of the TPR at each FPR that the non-members can show."""
+    scores, truth = np.concatenate([inside, outside]), np.repeat([True, False], [len(inside), len(outside)])
+    levels = np.unique(np.concatenate([np.arange(len(outside) + 1) / len(outside), [0.01, 0.05, 0.1]]))
+    rates = [roc.tpr_at_fpr(scores, truth, level, confidence) for level in levels]
+    return pd.DataFrame({
+        "subject": subject, "fpr": levels, "tpr": [rate.value for rate in rates],
+        "low": [rate.low for rate in rates], "high": [rate.high for rate in rates], "certified": [rate.certified for rate in rates],
+    })  # fmt: skip
+

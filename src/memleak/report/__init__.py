@@ -1,0 +1,1 @@
+"""The report: reads artefacts, draws and words them, and computes no statistic."""

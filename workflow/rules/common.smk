@@ -1,0 +1,64 @@
+# in: params.yaml; out: PLAN, the names of all that will be made, and what the rules share
+
+from memleak import params, provenance
+from memleak.plan import attack_code, build, rounds_json
+
+from snakemake.exceptions import WorkflowError
+
+PYTHON = sys.executable  # a global, never a param: another machine's path must rerun nothing
+
+try:
+    PLAN = build(params.validate(config))
+except ValueError as error:
+    raise WorkflowError(str(error))
+
+DEVICE = PLAN.params.device
+N_GPUS_PER_JOB = 1 if DEVICE == "cuda" or (DEVICE == "auto" and provenance.has_gpu()) else 0
+
+# jobs end when the process that started them is gone: no orphan trains on after a kill
+shell.prefix(
+    "set -euo pipefail; export MEMLEAK_PARENT={}; {}".format(
+        os.getpid(),
+        f"export PYTHONPATH={SOURCE}; " if os.path.isdir(SOURCE) else "",
+    )
+)
+
+
+resource_scopes:
+    gpu="local",
+
+
+wildcard_constraints:
+    audit="[a-z0-9][a-z0-9-]*",
+    attack="[a-z0-9][a-z0-9-]*",
+    dataset="[a-z0-9-]+",
+    recipe="[a-z0-9-]+",
+    query="[a-z0-9-]+",
+    shard="[a-z0-9-]+",
+    figure="[a-z0-9]+",
+
+
+def data_of(recipe):
+    """The description of the data that a recipe trains on."""
+    return PLAN.dataset_path(recipe)
+
+
+def signals_of(wildcards):
+    """The signals that an audit reads."""
+    return PLAN.audits[wildcards.audit].signals()
+
+
+def each_attack(pattern):
+    """The paths of an audit's artefacts, one an attack."""
+    return lambda w: expand(pattern, audit=w.audit, attack=PLAN.audits[w.audit].audit.attacks)
+
+
+def figures_of(wildcards):
+    """The figures of an audit's page, or none where they are turned off."""
+    names = PLAN.audits[wildcards.audit].figures() if PLAN.params.figures else []
+    return [f"results/audits/{wildcards.audit}/figures/{name}.svg" for name in names]
+
+
+if workflow.is_main_process and os.path.isdir("results/models") and os.path.isfile("dvc.lock"):
+    if not os.path.isdir(".snakemake/metadata") or not os.listdir(".snakemake/metadata"):
+        raise WorkflowError("results/ is here without .snakemake/metadata, so no change would be noticed; run 'dvc pull'")

@@ -1,0 +1,28 @@
+# in: plan, signals, thresholds, decisions; out: results/metrics/{audit}.json, results/plots/{audit}.csv,
+# results/audits/{audit}/{exposure,roc}.parquet
+
+
+rule measure:
+    """Rates with intervals, paired tests, exposure, controls."""
+    input:
+        plan="results/audits/{audit}/plan.parquet",
+        signals=signals_of,
+        thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
+        decisions="results/audits/{audit}/decisions.parquet",
+    output:
+        metrics="results/metrics/{audit}.json",
+        exposure="results/audits/{audit}/exposure.parquet",
+        roc="results/audits/{audit}/roc.parquet",
+        plots="results/plots/{audit}.csv",
+    log:
+        "logs/measure/{audit}.log",
+    benchmark:
+        "logs/benchmarks/measure/{audit}.tsv"
+    params:
+        headline=lambda w: PLAN.audits[w.audit].headline_json(PLAN.params.allow_mixed),
+        code=provenance.code_digest("memleak.metrics.stage"),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak measure --plan {input.plan} --signals {input.signals} --thresholds {input.thresholds}"
+        " --decisions {input.decisions} --headline {params.headline:q} --metrics {output.metrics}"
+        " --exposure {output.exposure} --roc {output.roc} --plots {output.plots} &> {log}"

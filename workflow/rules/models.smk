@@ -1,0 +1,22 @@
+# in: the prepared data; out: results/models/{recipe}/{shard}.safetensors, a few models in one file
+
+
+rule train:
+    """Train one shard of models; those that the store holds are adopted."""
+    input:
+        lambda w: data_of(w.recipe),
+    output:
+        "results/models/{recipe}/{shard}.safetensors",
+    log:
+        "logs/train/{recipe}/{shard}.log",
+    benchmark:
+        "logs/benchmarks/train/{recipe}/{shard}.tsv"
+    params:
+        recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
+        shard=lambda w: provenance.canonical_json(rounds_json(PLAN.shards[w.recipe, w.shard])),
+    threads: 1
+    resources:
+        gpu=N_GPUS_PER_JOB,
+    shell:
+        "{PYTHON} -m memleak train --data {input} --recipe {params.recipe:q} --shard {params.shard:q}"
+        " --device {DEVICE} --output {output} &> {log}"

@@ -1,0 +1,19 @@
+# in: the prepared data; out: results/audits/{audit}/plan.parquet, who trains on what, one row a model
+
+
+rule plan:
+    """Draw an audit's membership, now that the data is there."""
+    input:
+        lambda w: data_of(PLAN.audits[w.audit].recipe.name),
+    output:
+        "results/audits/{audit}/plan.parquet",
+    log:
+        "logs/plan/{audit}.log",
+    benchmark:
+        "logs/benchmarks/plan/{audit}.tsv"
+    params:
+        audit=lambda w: PLAN.audits[w.audit].canonical_json(),
+        code=provenance.code_digest("memleak.data.stage"),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak plan --data {input} --audit {params.audit:q} --output {output} &> {log}"

@@ -1,0 +1,88 @@
+# in: metrics, ROC points, decisions; out: results/audits/{audit}/{timings.csv,report.html}, figures/{figure}.{svg,png}, results/index.html
+
+
+rule figure:
+    """Draw one figure, for the page and by itself."""
+    input:
+        plan="results/audits/{audit}/plan.parquet",
+        signals=signals_of,
+        thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
+        metrics="results/metrics/{audit}.json",
+        roc="results/audits/{audit}/roc.parquet",
+    output:
+        svg=report(
+            "results/audits/{audit}/figures/{figure}.svg",
+            caption="../report/figure.rst",
+            category="{audit}",
+            labels={"figure": "{figure}"},
+        ),
+        png="results/audits/{audit}/figures/{figure}.png",
+    log:
+        "logs/figure/{audit}/{figure}.log",
+    benchmark:
+        "logs/benchmarks/figure/{audit}/{figure}.tsv"
+    params:
+        code=provenance.code_digest("memleak.report.stage"),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak figure --name {wildcards.figure} --plan {input.plan} --signals {input.signals}"
+        " --thresholds {input.thresholds} --metrics {input.metrics} --roc {input.roc} --svg {output.svg} --png {output.png} &> {log}"
+
+
+rule timings:
+    """The time that every job of an audit took."""
+    input:
+        "results/metrics/{audit}.json",
+    output:
+        "results/audits/{audit}/timings.csv",
+    log:
+        "logs/timings/{audit}.log",
+    params:
+        code=provenance.code_digest("memleak.report.timings"),
+        recipe=lambda w: PLAN.audits[w.audit].recipe.name,
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak timings --benchmarks logs/benchmarks --recipe {params.recipe} --audit {wildcards.audit}"
+        " --output {output} &> {log}"
+
+
+rule report_page:
+    """The page of an audit, whole in one file."""
+    input:
+        metrics="results/metrics/{audit}.json",
+        plan="results/audits/{audit}/plan.parquet",
+        decisions="results/audits/{audit}/decisions.parquet",
+        timings="results/audits/{audit}/timings.csv",
+        figures=figures_of,
+    output:
+        report(
+            "results/audits/{audit}/report.html",
+            caption="../report/page.rst",
+            category="{audit}",
+            labels={"figure": "the page"},
+        ),
+    log:
+        "logs/report/{audit}.log",
+    params:
+        params=lambda w: PLAN.audits[w.audit].page_json(),
+        code=provenance.code_digest("memleak.report.stage"),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak report --metrics {input.metrics} --plan {input.plan} --decisions {input.decisions}"
+        " --timings {input.timings} --figures {input.figures} --params {params.params:q} --output {output} &> {log}"
+
+
+rule index:
+    """The page over all audits."""
+    input:
+        metrics=expand("results/metrics/{audit}.json", audit=PLAN.audits),
+        pages=expand("results/audits/{audit}/report.html", audit=PLAN.audits),
+    output:
+        "results/index.html",
+    log:
+        "logs/index.log",
+    params:
+        code=provenance.code_digest("memleak.report.stage"),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak index --metrics {input.metrics} --output {output} &> {log}"

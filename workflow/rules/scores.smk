@@ -1,0 +1,21 @@
+# in: plan and signals; out: results/audits/{audit}/scores/{attack}.parquet, higher means more likely a member
+
+
+rule score:
+    """What an attack concludes about every hold-out model."""
+    input:
+        plan="results/audits/{audit}/plan.parquet",
+        signals=signals_of,
+    output:
+        "results/audits/{audit}/scores/{attack}.parquet",
+    log:
+        "logs/score/{audit}/{attack}.log",
+    benchmark:
+        "logs/benchmarks/score/{audit}/{attack}.tsv"
+    params:
+        attack=lambda w: PLAN.audits[w.audit].attack_json(w.attack),
+        code=lambda w: attack_code(PLAN.audits[w.audit].audit.attacks[w.attack]["name"]),
+    threads: 1
+    shell:
+        "{PYTHON} -m memleak score --plan {input.plan} --signals {input.signals} --attack {params.attack:q}"
+        " --output {output} &> {log}"
