@@ -11,7 +11,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 SOURCE = os.path.join(workflow.basedir, "src")
-if os.path.isdir(SOURCE):  # a clone; elsewhere the package is installed
+IS_CLONE = os.path.isdir(
+    os.path.join(SOURCE, "memleak")
+)  # elsewhere the package is installed
+if IS_CLONE:
     sys.path.insert(0, SOURCE)
 
 

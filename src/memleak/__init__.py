@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """`memleak.audit` without paying for its imports until it is used."""
-    if name in ("audit", "Audit"):
+    """`memleak.audit` and `memleak.snakefile` without paying for their imports until they are used."""
+    if name in ("audit", "Audit", "snakefile"):
         import importlib
 
         return getattr(importlib.import_module("memleak.pipeline"), name)

@@ -23,7 +23,9 @@ def _fetch(a: argparse.Namespace) -> str:
     from memleak.data import stage
 
     facts = stage.fetch(Dataset(**json.loads(a.dataset)), a.output)
-    return f"{facts['name']}: {facts['n']} samples of shape {tuple(facts['shape'])}, {facts['n_classes']} classes, {facts['n_groups']} distinct contents"
+    return (
+        f"{facts['name']}: {facts['n']} samples of shape {tuple(facts['shape'])}, {facts['n_classes']} classes, {facts['n_groups']} distinct contents"
+    )
 
 
 def _plan(a: argparse.Namespace) -> str:
@@ -119,6 +121,12 @@ def _audit(a: argparse.Namespace) -> str:
     return str(pipeline.audit(a.params, cores=a.cores, directory=a.directory))
 
 
+def _unlock(a: argparse.Namespace) -> str:
+    from memleak import pipeline
+
+    return "a lock that a killed run left behind was removed" if pipeline.unlock(Path.cwd()) else ""
+
+
 def _rounds(text: str) -> Rounds:
     return Rounds(**{"target": None, **json.loads(text)})
 
@@ -178,7 +186,19 @@ def parser() -> argparse.ArgumentParser:
     verb("score", _score, "what an attack concludes", "plan", "output", texts=("attack",), lists=("signals",))
     verb("threshold", _threshold, "fit, and set the rule that keeps alpha", "plan", "output", texts=("attack",), lists=("signals",))
     verb("decide", _decide, "apply the rules to the hold-out models", "plan", "output", lists=("signals", "thresholds", "scores"))
-    verb("measure", _measure, "rates, tests and controls", "plan", "decisions", "metrics", "exposure", "roc", "plots", texts=("headline",), lists=("signals", "thresholds"))
+    verb(
+        "measure",
+        _measure,
+        "rates, tests and controls",
+        "plan",
+        "decisions",
+        "metrics",
+        "exposure",
+        "roc",
+        "plots",
+        texts=("headline",),
+        lists=("signals", "thresholds"),
+    )
     figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds"))
     figure.add_argument("--name", required=True, help="overview, training or a target's id")
     timings = verb("timings", _timings, "collect the time that every job took", "benchmarks", "output")
@@ -186,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     timings.add_argument("--audit", required=True)
     verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
     verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
+    verb("unlock", _unlock, "remove the lock of a killed run, unless a run is at work here")
     verb("schema", _schema, "print the JSON schema of params.yaml").add_argument("--output", type=Path)
     return root
 
@@ -212,7 +233,8 @@ def main(argv: list[str] | None = None) -> int:
     if os.environ.get("MEMLEAK_PARENT", "").isdigit():
         _end_with(int(os.environ["MEMLEAK_PARENT"]))
     try:
-        print(arguments.function(arguments))
+        said = arguments.function(arguments)
+        print(said, end="\n" if said else "")
     except KeyboardInterrupt:
         print("memleak: interrupted", file=sys.stderr)
         return 130

@@ -158,9 +158,7 @@ class Rounds:
         target = resolve_target(self.target, records, self.seed, self.pool) if self.target else None
         found = []
         for round_ in range(self.first, self.last):
-            order = randomness.generator(self.seed, "subset", self.role, round_).permutation(
-                pool_of(len(records.labels), self.pool, self.seed)
-            )
+            order = randomness.generator(self.seed, "subset", self.role, round_).permutation(pool_of(len(records.labels), self.pool, self.seed))
             if target is None:
                 found.append(self._task("base", round_, order, None))
                 continue
@@ -173,7 +171,9 @@ class Rounds:
     def _task(self, arm: str, round_: int, order: np.ndarray, target: Target | None) -> Task:
         members, rest = order[: self.subset_size], order[self.subset_size :]
         if len(members) < self.subset_size:
-            raise ValueError(f"{self.name}: without the records equal to {self.target} the pool has {len(members)} records, subset_size asks for {self.subset_size}; lower it")
+            raise ValueError(
+                f"{self.name}: without the records equal to {self.target} the pool has {len(members)} records, subset_size asks for {self.subset_size}; lower it"
+            )
         key = randomness.derive(self.seed, "round", self.role, round_)
         swapped = arm == "in" and self.neighbour == "replace"
         return Task(
@@ -196,6 +196,5 @@ def rounds_of(
     if target is None:
         neighbour = "add"  # base models do not depend on it
     return [
-        Rounds(target, subset_size, seed, role, first, min(first + per_shard, n_rounds), pool, neighbour)
-        for first in range(0, n_rounds, per_shard)
+        Rounds(target, subset_size, seed, role, first, min(first + per_shard, n_rounds), pool, neighbour) for first in range(0, n_rounds, per_shard)
     ]

@@ -206,7 +206,9 @@ def check_sizes(where: str, design: Pairs, n_samples: int) -> None:
     if pool > n_samples:
         raise ParamsError(f"{where}.pool: {pool} records asked for, the data set has {n_samples}; lower pool")
     if design.subset_size >= pool:
-        raise ParamsError(f"{where}.subset_size: {design.subset_size} records asked for, the pool has {pool}; it must be smaller, so that records stay outside")
+        raise ParamsError(
+            f"{where}.subset_size: {design.subset_size} records asked for, the pool has {pool}; it must be smaller, so that records stay outside"
+        )
     for index in design.targets.index:
         if index >= n_samples:
             raise ParamsError(f"{where}.targets.index: record {index} is out of range, the data set has {n_samples} (0 to {n_samples - 1})")
@@ -262,17 +264,22 @@ def validate(config: Mapping[str, Any], where: str = "params.yaml") -> Params:
         raise ParamsError(f"{where}: {error}") from None
 
 
+def parse(text: str, where: str) -> Params:
+    """Params from the text of a YAML file."""
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{where}: this is not YAML: {' '.join(str(error).split())}") from None
+    return validate(config, where)
+
+
 def load(path: str | os.PathLike[str]) -> Params:
     """Params from a YAML file."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{path}: there is no such file (looked in {os.getcwd()})") from None
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
-    return validate(config, str(path))
+    return parse(text, str(path))
 
 
 def schema() -> dict[str, Any]:

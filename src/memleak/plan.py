@@ -104,7 +104,9 @@ class PlannedAudit:
 
     def page_json(self) -> str:
         """What the page says about how to run the audit again."""
-        return provenance.canonical_json({"audit": self.id, "entry": self.audit.model_dump(mode="json"), "recipe": self.recipe.recipe.model_dump(mode="json")})
+        return provenance.canonical_json(
+            {"audit": self.id, "entry": self.audit.model_dump(mode="json"), "recipe": self.recipe.recipe.model_dump(mode="json")}
+        )
 
     def headline_json(self, allow_mixed: bool) -> str:
         return provenance.canonical_json({"headline": self.audit.headline_attack, "allow_mixed": allow_mixed})

@@ -1,11 +1,15 @@
 # in: params.yaml; out: PLAN, the names of all that will be made, and what the rules share
 
+import shlex
+
 from memleak import params, provenance
 from memleak.plan import attack_code, build, rounds_json
 
 from snakemake.exceptions import WorkflowError
 
-PYTHON = sys.executable  # a global, never a param: another machine's path must rerun nothing
+PYTHON = (
+    sys.executable
+)  # a global, never a param: another machine's path must rerun nothing
 
 try:
     PLAN = build(params.validate(config))
@@ -13,13 +17,15 @@ except ValueError as error:
     raise WorkflowError(str(error))
 
 DEVICE = PLAN.params.device
-N_GPUS_PER_JOB = 1 if DEVICE == "cuda" or (DEVICE == "auto" and provenance.has_gpu()) else 0
+N_GPUS_PER_JOB = (
+    1 if DEVICE == "cuda" or (DEVICE == "auto" and provenance.has_gpu()) else 0
+)
 
 # jobs end when the process that started them is gone: no orphan trains on after a kill
 shell.prefix(
     "set -euo pipefail; export MEMLEAK_PARENT={}; {}".format(
         os.getpid(),
-        f"export PYTHONPATH={SOURCE}; " if os.path.isdir(SOURCE) else "",
+        f"export PYTHONPATH={shlex.quote(SOURCE)}; " if IS_CLONE else "",
     )
 )
 
@@ -50,7 +56,9 @@ def signals_of(wildcards):
 
 def each_attack(pattern):
     """The paths of an audit's artefacts, one an attack."""
-    return lambda w: expand(pattern, audit=w.audit, attack=PLAN.audits[w.audit].audit.attacks)
+    return lambda w: expand(
+        pattern, audit=w.audit, attack=PLAN.audits[w.audit].audit.attacks
+    )
 
 
 def figures_of(wildcards):
@@ -59,6 +67,14 @@ def figures_of(wildcards):
     return [f"results/audits/{wildcards.audit}/figures/{name}.svg" for name in names]
 
 
-if workflow.is_main_process and os.path.isdir("results/models") and os.path.isfile("dvc.lock"):
-    if not os.path.isdir(".snakemake/metadata") or not os.listdir(".snakemake/metadata"):
-        raise WorkflowError("results/ is here without .snakemake/metadata, so no change would be noticed; run 'dvc pull'")
+if (
+    workflow.is_main_process
+    and os.path.isdir("results/models")
+    and os.path.isfile("dvc.lock")
+):
+    if not os.path.isdir(".snakemake/metadata") or not os.listdir(
+        ".snakemake/metadata"
+    ):
+        raise WorkflowError(
+            "results/ is here without .snakemake/metadata, so no change would be noticed; run 'dvc pull'"
+        )

@@ -11,8 +11,10 @@ rule fetch:
         "logs/fetch/{dataset}.log",
     benchmark:
         "logs/benchmarks/fetch/{dataset}.tsv"
-    params:
-        dataset=lambda w: provenance.canonical_json(PLAN.datasets[w.dataset].model_dump()),
     threads: 1
+    params:
+        dataset=lambda w: provenance.canonical_json(
+            PLAN.datasets[w.dataset].model_dump()
+        ),
     shell:
         "{PYTHON} -m memleak fetch --dataset {params.dataset:q} --output {output} &> {log}"

@@ -18,10 +18,10 @@ rule measure:
         "logs/measure/{audit}.log",
     benchmark:
         "logs/benchmarks/measure/{audit}.tsv"
+    threads: 1
     params:
         headline=lambda w: PLAN.audits[w.audit].headline_json(PLAN.params.allow_mixed),
         code=provenance.code_digest("memleak.metrics.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak measure --plan {input.plan} --signals {input.signals} --thresholds {input.thresholds}"
         " --decisions {input.decisions} --headline {params.headline:q} --metrics {output.metrics}"

@@ -11,12 +11,14 @@ rule train:
         "logs/train/{recipe}/{shard}.log",
     benchmark:
         "logs/benchmarks/train/{recipe}/{shard}.tsv"
-    params:
-        recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
-        shard=lambda w: provenance.canonical_json(rounds_json(PLAN.shards[w.recipe, w.shard])),
     threads: 1
     resources:
         gpu=N_GPUS_PER_JOB,
+    params:
+        recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
+        shard=lambda w: provenance.canonical_json(
+            rounds_json(PLAN.shards[w.recipe, w.shard])
+        ),
     shell:
         "{PYTHON} -m memleak train --data {input} --recipe {params.recipe:q} --shard {params.shard:q}"
         " --device {DEVICE} --output {output} &> {log}"

@@ -11,9 +11,9 @@ rule plan:
         "logs/plan/{audit}.log",
     benchmark:
         "logs/benchmarks/plan/{audit}.tsv"
+    threads: 1
     params:
         audit=lambda w: PLAN.audits[w.audit].canonical_json(),
         code=provenance.code_digest("memleak.data.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak plan --data {input} --audit {params.audit:q} --output {output} &> {log}"

@@ -21,9 +21,9 @@ rule figure:
         "logs/figure/{audit}/{figure}.log",
     benchmark:
         "logs/benchmarks/figure/{audit}/{figure}.tsv"
+    threads: 1
     params:
         code=provenance.code_digest("memleak.report.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak figure --name {wildcards.figure} --plan {input.plan} --signals {input.signals}"
         " --thresholds {input.thresholds} --metrics {input.metrics} --roc {input.roc} --svg {output.svg} --png {output.png} &> {log}"
@@ -37,10 +37,10 @@ rule timings:
         "results/audits/{audit}/timings.csv",
     log:
         "logs/timings/{audit}.log",
+    threads: 1
     params:
         code=provenance.code_digest("memleak.report.timings"),
         recipe=lambda w: PLAN.audits[w.audit].recipe.name,
-    threads: 1
     shell:
         "{PYTHON} -m memleak timings --benchmarks logs/benchmarks --recipe {params.recipe} --audit {wildcards.audit}"
         " --output {output} &> {log}"
@@ -63,10 +63,10 @@ rule report_page:
         ),
     log:
         "logs/report/{audit}.log",
+    threads: 1
     params:
         params=lambda w: PLAN.audits[w.audit].page_json(),
         code=provenance.code_digest("memleak.report.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak report --metrics {input.metrics} --plan {input.plan} --decisions {input.decisions}"
         " --timings {input.timings} --figures {input.figures} --params {params.params:q} --output {output} &> {log}"
@@ -81,8 +81,8 @@ rule index:
         "results/index.html",
     log:
         "logs/index.log",
+    threads: 1
     params:
         code=provenance.code_digest("memleak.report.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak index --metrics {input.metrics} --output {output} &> {log}"

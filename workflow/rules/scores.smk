@@ -12,10 +12,10 @@ rule score:
         "logs/score/{audit}/{attack}.log",
     benchmark:
         "logs/benchmarks/score/{audit}/{attack}.tsv"
+    threads: 1
     params:
         attack=lambda w: PLAN.audits[w.audit].attack_json(w.attack),
         code=lambda w: attack_code(PLAN.audits[w.audit].audit.attacks[w.attack]["name"]),
-    threads: 1
     shell:
         "{PYTHON} -m memleak score --plan {input.plan} --signals {input.signals} --attack {params.attack:q}"
         " --output {output} &> {log}"

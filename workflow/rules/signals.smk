@@ -12,13 +12,15 @@ rule query:
         "logs/query/{recipe}/{query}/{shard}.log",
     benchmark:
         "logs/benchmarks/query/{recipe}/{query}/{shard}.tsv"
-    params:
-        recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
-        shard=lambda w: provenance.canonical_json(rounds_json(PLAN.shards[w.recipe, w.shard])),
-        query=lambda w: PLAN.queries[w.query].canonical_json(),
     threads: 1
     resources:
         gpu=N_GPUS_PER_JOB,
+    params:
+        recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
+        shard=lambda w: provenance.canonical_json(
+            rounds_json(PLAN.shards[w.recipe, w.shard])
+        ),
+        query=lambda w: PLAN.queries[w.query].canonical_json(),
     shell:
         "{PYTHON} -m memleak query --models {input.models} --data {input.data} --recipe {params.recipe:q}"
         " --shard {params.shard:q} --query {params.query:q} --device {DEVICE} --output {output} &> {log}"

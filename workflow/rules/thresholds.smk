@@ -12,10 +12,10 @@ rule threshold:
         "logs/threshold/{audit}/{attack}.log",
     benchmark:
         "logs/benchmarks/threshold/{audit}/{attack}.tsv"
+    threads: 1
     params:
         attack=lambda w: PLAN.audits[w.audit].attack_json(w.attack),
         code=provenance.code_digest("memleak.metrics.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak threshold --plan {input.plan} --signals {input.signals} --attack {params.attack:q}"
         " --output {output} &> {log}"
@@ -34,9 +34,9 @@ rule decide:
         "logs/decide/{audit}.log",
     benchmark:
         "logs/benchmarks/decide/{audit}.tsv"
+    threads: 1
     params:
         code=provenance.code_digest("memleak.metrics.stage"),
-    threads: 1
     shell:
         "{PYTHON} -m memleak decide --plan {input.plan} --signals {input.signals} --thresholds {input.thresholds}"
         " --scores {input.scores} --output {output} &> {log}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
@@ -63,7 +63,7 @@ class Kde:
         return len(self.values)
 
     @cached_property
-    def _density(self):  # noqa: ANN202 - scipy.stats.gaussian_kde, imported only where it is used
+    def _density(self) -> Any:  # a scipy.stats.gaussian_kde; the import is slow, so it waits until it is needed
         from scipy.stats import gaussian_kde
 
         return gaussian_kde(self.values)
@@ -144,4 +144,5 @@ def fit(values: np.ndarray, kind: Kind = "normal") -> Fit:
         raise ValueError(f"{len(found)} values are too few for fit: {kind}, which needs {least}; add rounds")
     if kind != "empirical" and found[0] == found[-1]:
         raise ValueError(f"all {len(found)} values are {found[0]:g}; fit: {kind} needs spread; use fit: empirical")
-    return {"normal": Normal, "kde": Kde, "empirical": Empirical}[kind](found)
+    kinds: dict[str, type[Fit]] = {"normal": Normal, "kde": Kde, "empirical": Empirical}
+    return kinds[kind](found)

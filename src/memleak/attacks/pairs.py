@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,12 @@ class Arms:
     def of_role(self, role: str) -> Arms:
         """The rounds of one role only."""
         keep = self.role == role
-        arrays = {name: getattr(self, name)[keep] for name in ("role", "round", "in_id", "out_id")}
-        signals = {arm: {name: values[keep] for name, values in getattr(self, arm).items()} for arm in ("inside", "outside")}
-        return Arms(self.target, self.sample_id, **arrays, **signals)
+        return replace(
+            self,
+            **{name: getattr(self, name)[keep] for name in ("role", "round", "in_id", "out_id")},
+            inside={name: values[keep] for name, values in self.inside.items()},
+            outside={name: values[keep] for name, values in self.outside.items()},
+        )
 
     @property
     def n_rounds(self) -> int:

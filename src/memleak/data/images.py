@@ -43,7 +43,9 @@ def _cifar(name: str, source: str | None, n_classes: int) -> Samples:
             ) from None
         samples = Samples(downloaded.data, np.asarray(downloaded.targets), tuple(downloaded.classes), _LICENCE)
     if samples.labels.max() >= n_classes:
-        raise DataError(f"{name}: labels go up to {samples.labels.max()}, {n_classes} classes are expected (0 to {n_classes - 1}); is this another data set?")
+        raise DataError(
+            f"{name}: labels go up to {samples.labels.max()}, {n_classes} classes are expected (0 to {n_classes - 1}); is this another data set?"
+        )
     return Samples(samples.inputs, samples.labels, samples.class_names, _LICENCE, samples.notes)
 
 

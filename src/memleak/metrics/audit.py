@@ -52,7 +52,9 @@ def _models(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed:
         ("torch versions", sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in models})),
     ):
         if len(found) > 1 and not allow_mixed:
-            raise AuditError(f"the models were trained with several {what} ({', '.join(found)}); their signals may differ for that alone; retrain, or set allow_mixed: true")
+            raise AuditError(
+                f"the models were trained with several {what} ({', '.join(found)}); their signals may differ for that alone; retrain, or set allow_mixed: true"
+            )
     n_classes = plan["data"]["n_classes"]
     accuracy = {
         part: {
@@ -113,8 +115,9 @@ def _targets(
             "effect": _effect(arm, len(arms)),
             "means": {
                 f"{signal}_{place}": float(values[signal].mean())
-                for signal in ("margin", "loss") for place, values in (("in", arm.inside), ("out", arm.outside))
-            },  # fmt: skip
+                for signal in ("margin", "loss")
+                for place, values in (("in", arm.inside), ("out", arm.outside))
+            },
             "auc": _auc(arm),
             "attacks": attacks,
         }

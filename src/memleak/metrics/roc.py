@@ -12,7 +12,7 @@ from memleak import randomness
 from memleak.metrics.intervals import clopper_pearson
 
 N_BOOTSTRAP = 4000
-FEW_FALSE_POSITIVES = 10  # below, the bootstrap of a threshold does not cover
+FEW = 10  # with fewer false positives, or members caught or missed, the bootstrap does not cover
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def tpr_at_fpr(scores: np.ndarray, is_member: np.ndarray, fpr: float, confidence
     """The best TPR at FPR <= fpr, with an interval for the TPR at the threshold whose true FPR is `fpr`.
 
     The threshold is estimated, so members and non-members are resampled together; with under ten false
-    positives, an order-statistic interval of the threshold and Clopper-Pearson at half the error each.
+    positives (or members caught, or missed), an order-statistic interval of the threshold and Clopper-Pearson
+    at half the error each.
     """
     if not 0 <= fpr <= 1:
         raise ValueError(f"fpr is {fpr}, expected 0 to 1")
@@ -101,7 +102,7 @@ def tpr_at_fpr(scores: np.ndarray, is_member: np.ndarray, fpr: float, confidence
     achieved = int(np.sum(others > cut))
     if fpr == 1:
         low = high = 1.0
-    elif allowed < FEW_FALSE_POSITIVES or n - allowed < FEW_FALSE_POSITIVES:
+    elif min(allowed, n - allowed, value * m, m - value * m) < FEW:
         low, high = _order_statistic_interval(members, others, fpr, confidence)
     else:
         low, high = _bootstrap_interval(members, others, allowed, confidence)

@@ -77,7 +77,10 @@ def describe(fitted: Fit) -> dict[str, Any]:
 
 def read_rule(fitted: dict[str, Any], alpha: float) -> decisions.Rule:
     """The rule that `threshold` wrote."""
-    edges = (tuple(-np.inf if low is None else low for low in pair[:1]) + tuple(np.inf if high is None else high for high in pair[1:]) for pair in fitted["intervals"])
+    edges = (
+        tuple(-np.inf if low is None else low for low in pair[:1]) + tuple(np.inf if high is None else high for high in pair[1:])
+        for pair in fitted["intervals"]
+    )
     return decisions.Rule(tuple(edges), alpha, fitted["cut"])  # type: ignore[arg-type]
 
 
@@ -99,7 +102,9 @@ def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Seque
                 }))  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
     if table["score"].isna().any():
-        raise artefacts.ArtefactError(f"{output.parent}/scores: {int(table['score'].isna().sum())} hold-out models have no score; delete the scores and run again")
+        raise artefacts.ArtefactError(
+            f"{output.parent}/scores: {int(table['score'].isna().sum())} hold-out models have no score; delete the scores and run again"
+        )
     artefacts.write_table(output, table)
     return len(table)
 
@@ -118,9 +123,16 @@ def measure(
     curves = pd.concat([roc_points(arm.target, *values_of(arm, signal)) for arm in arms], ignore_index=True)
     chosen = decided[decided["attack"] == headline["headline"]]
     if len(chosen):
-        points = roc_points("all targets, hold-out", chosen.loc[chosen["is_member"], "score"].to_numpy(), chosen.loc[~chosen["is_member"], "score"].to_numpy())
+        points = roc_points(
+            "all targets, hold-out", chosen.loc[chosen["is_member"], "score"].to_numpy(), chosen.loc[~chosen["is_member"], "score"].to_numpy()
+        )
         curves = pd.concat([points, curves], ignore_index=True)
-    exposure = pd.DataFrame([{"target": name, **{key: found[key] for key in ("sample_id", "kind", "state", "exposure", "exposure_low", "exposure_high", "p_holm")}} for name, found in metrics["targets"].items()])
+    exposure = pd.DataFrame(
+        [
+            {"target": name, **{key: found[key] for key in ("sample_id", "kind", "state", "exposure", "exposure_low", "exposure_high", "p_holm")}}
+            for name, found in metrics["targets"].items()
+        ]
+    )
     artefacts.write_table(exposure_output, exposure)
     artefacts.write_table(roc_output, curves)
     with artefacts.atomic(plots_output) as temporary:
@@ -138,4 +150,3 @@ def roc_points(subject: str, inside: np.ndarray, outside: np.ndarray, confidence
         "subject": subject, "fpr": levels, "tpr": [rate.value for rate in rates],
         "low": [rate.low for rate in rates], "high": [rate.high for rate in rates], "certified": [rate.certified for rate in rates],
     })  # fmt: skip
-

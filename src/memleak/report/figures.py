@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memleak.attacks.fits import fit
+from memleak.attacks.fits import Empirical, fit
 
 OUT, IN, RULE, FAINT = "#4c6a92", "#d1622b", "#222222", "#b8bec8"
 STATE_COLOUR = {"exposed": "#b3261e", "effect found": "#b26a00", "no evidence": "#4c6a92"}
@@ -82,7 +82,9 @@ def training(metrics: dict[str, Any]) -> Figure:
     return figure
 
 
-def target(name: str, metrics: dict[str, Any], thresholds: dict[str, Any], roc: pd.DataFrame, values: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+def target(
+    name: str, metrics: dict[str, Any], thresholds: dict[str, Any], roc: pd.DataFrame, values: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> Figure:
     """One target on one sheet: the values with their fits and rules, the ROC twice, precision and recall.
 
     `values` maps an attack to the statistic of the fitting rounds' IN and OUT models.
@@ -105,22 +107,26 @@ def _histogram(axes: Axes, thresholds: dict[str, Any], headline: str, name: str,
     signal = thresholds[headline]["attack"]["options"]["signal"]
     drawn = set()
     for values, colour, label in ((outside, OUT, "without the record (OUT)"), (inside, IN, "with it (IN)")):
-        axes.hist(values, edges, density=True, color=colour, alpha=0.35, label=label)
+        axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.35, label=label)
         axes.plot(values, np.full(len(values), 0.0), "|", color=colour, ms=9, clip_on=False)
     for attack, fitted in thresholds.items():
         options, own = fitted["attack"]["options"], fitted["targets"][name]
         if options["signal"] != signal:
             continue
         style = "--" if options["fit"] == "kde" else "-"
-        if options["fit"] != "empirical" and options["fit"] not in drawn:
+        if options["fit"] not in drawn:
             for values, colour in ((outside, OUT), (inside, IN)):
-                axes.plot(grid, np.exp(fit(values, options["fit"]).logpdf(grid)), color=colour, ls=style, lw=1.3)
+                density = fit(values, options["fit"])
+                if not isinstance(density, Empirical):
+                    axes.plot(grid, np.exp(density.logpdf(grid)), color=colour, ls=style, lw=1.3)
             drawn.add(options["fit"])
         if attack == headline:
             for edge in {edge for pair in own["intervals"] for edge in pair if edge is not None}:
                 axes.axvline(edge, color=RULE, lw=1.2, label=f"{headline}: member beyond {edge:.2f}")
     axes.set_ylim(0, min(axes.get_ylim()[1], 4 * np.histogram(outside, edges, density=True)[0].max()))
-    axes.set(xlabel="margin of the record (nats)" if signal == "margin" else "- loss of the record (nats)", ylabel="density", xlim=(grid[0], grid[-1]))
+    axes.set(
+        xlabel="margin of the record (nats)" if signal == "margin" else "- loss of the record (nats)", ylabel="density", xlim=(grid[0], grid[-1])
+    )
     axes.set_title(f"{name}: fitting rounds and fits")
     axes.legend(fontsize=7.5)
 

@@ -25,7 +25,7 @@ def _rate(found: dict[str, Any] | None) -> str:
     """`88 % [62, 98], 14 of 16`."""
     if not found:
         return "no hold-out rounds"
-    counted = f", {found['k']} of {found['n']}" if float(found["k"]).is_integer() else f", n = {found['n']} rounds"
+    counted = f", {found['k']} of {found['n']}" if isinstance(found["k"], int) else f", n = {found['n']} rounds"
     return f"{_percent(found['value'])} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]{counted}"
 
 
@@ -79,10 +79,15 @@ def audit_page(
         verdict=verdict,
         limits={"high": verdicts.HIGH, "low": verdicts.LOW},
         plan=plan,
-        decisions={target: rows.sort_values(["attack", "round"]).to_dict("records") for target, rows in decisions[decisions["attack"] == metrics["headline"]].groupby("target")},
+        decisions={
+            target: rows.sort_values(["attack", "round"]).to_dict("records")
+            for target, rows in decisions[decisions["attack"] == metrics["headline"]].groupby("target")
+        },
         stages=[(name, int(row["count"]), row["sum"]) for name, row in stages.iterrows()],
         figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
-        params=yaml.safe_dump({"audits": {params["audit"]: params["entry"]}, "recipes": {params["entry"]["recipe"]: params["recipe"]}}, sort_keys=False),
+        params=yaml.safe_dump(
+            {"audits": {params["audit"]: params["entry"]}, "recipes": {params["entry"]["recipe"]: params["recipe"]}}, sort_keys=False
+        ),
         versions=provenance.versions(),
         version=__version__,
     )

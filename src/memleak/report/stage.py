@@ -11,7 +11,16 @@ from memleak.report import page
 from memleak.report.timings import timings as timings  # a stage of its own, so that a change of the page leaves it
 
 
-def figure(name: str, plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], metrics_path: Path, roc_path: Path, svg: Path, png: Path) -> None:
+def figure(
+    name: str,
+    plan_path: Path,
+    signal_paths: Sequence[Path],
+    threshold_paths: Sequence[Path],
+    metrics_path: Path,
+    roc_path: Path,
+    svg: Path,
+    png: Path,
+) -> None:
     """Draw one figure: `overview`, `training`, or the sheet of the target `name`."""
     from memleak.attacks import pairs
     from memleak.attacks.single_point import statistic

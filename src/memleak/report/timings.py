@@ -16,7 +16,7 @@ def timings(benchmarks: Path, recipe: str, audit: str, output: Path) -> int:
     rows = []
     for path in sorted(benchmarks.glob("**/*.tsv")):
         stage, *job = path.relative_to(benchmarks).with_suffix("").parts
-        if stage not in SHARED and job[0] != audit or stage in ("train", "query") and job[0] != recipe:
+        if (stage not in SHARED and job[0] != audit) or (stage in ("train", "query") and job[0] != recipe):
             continue
         measured = pd.read_csv(path, sep="\t").iloc[-1]
         rows.append((stage, "/".join(job), measured["s"], measured["cpu_time"], measured["max_rss"]))

@@ -57,14 +57,21 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
         return Verdict("UNDECIDED", None, None, None, f"This model {which} ({accuracies}); the audit says nothing.", tuple(notes))
     missed = [name for name, control in metrics["controls"]["positive"].items() if not control["found"]]
     if missed:
-        return Verdict("UNDECIDED", None, None, None, f"The positive control {', '.join(missed)} was not found: the audit is too weak to say anything. Add rounds.", tuple(notes))
+        return Verdict(
+            "UNDECIDED",
+            None,
+            None,
+            None,
+            f"The positive control {', '.join(missed)} was not found: the audit is too weak to say anything. Add rounds.",
+            tuple(notes),
+        )
     judged = {name: target["attacks"][metrics["headline"]] for name, target in natural.items()}
     if not judged or any("tpr" not in attack for attack in judged.values()):
         why = "no natural record was audited, only canaries" if not judged else "there are no hold-out rounds, so every rate is optimistic"
-        return Verdict("UNDECIDED", None, None, None, f"No verdict: {why}. Set {'targets' if not judged else 'holdout_rounds'} in the design.", tuple(notes))
-    value, low, high = (
-        advantage(max(attack["tpr"][key] for attack in judged.values()), alpha) for key in ("value", "low_of_all", "high_of_all")
-    )
+        return Verdict(
+            "UNDECIDED", None, None, None, f"No verdict: {why}. Set {'targets' if not judged else 'holdout_rounds'} in the design.", tuple(notes)
+        )
+    value, low, high = (advantage(max(attack["tpr"][key] for attack in judged.values()), alpha) for key in ("value", "low_of_all", "high_of_all"))
     state = state_of(low, high)
     exposed = [name for name in natural if natural[name]["state"] == "exposed"]
     sentence = (
@@ -88,12 +95,18 @@ def _warnings(metrics: dict[str, Any]) -> list[str]:
     if controls["null"]["alarm"]:
         found.append(f"ALARM: the null control found a difference where there is none (p = {controls['null']['p']:.2g}); do not trust this audit.")
     if controls.get("level", {}).get("alarm"):
-        found.append(f"ALARM: the headline attack accuses {controls['level']['value']:.1%} of models that never saw the record, above alpha = {metrics['alpha']:.1%}; its fit is wrong for this signal.")
+        found.append(
+            f"ALARM: the headline attack accuses {controls['level']['value']:.1%} of models that never saw the record, above alpha = {metrics['alpha']:.1%}; its fit is wrong for this signal."
+        )
     untestable = [name for name, target in metrics["targets"].items() if not target["effect"]["testable"]]
     if untestable:
         target = metrics["targets"][untestable[0]]["effect"]
-        found.append(f"The paired test is refused: with {target['n_rounds']} rounds no p-value reaches 0.05 over {len(metrics['targets'])} targets; at least {target['least_rounds']} rounds are needed.")
+        found.append(
+            f"The paired test is refused: with {target['n_rounds']} rounds no p-value reaches 0.05 over {len(metrics['targets'])} targets; at least {target['least_rounds']} rounds are needed."
+        )
     headline = metrics["attacks"][metrics["headline"]]
     if headline["n_fitted"] < headline["models_for_level"]:
-        found.append(f"Thresholds come from {headline['n_fitted']} models without the record; to promise a false-positive rate of at most {metrics['alpha']:.0%} with 95 % confidence takes {headline['models_for_level']}.")
+        found.append(
+            f"Thresholds come from {headline['n_fitted']} models without the record; to promise a false-positive rate of at most {metrics['alpha']:.0%} with 95 % confidence takes {headline['models_for_level']}."
+        )
     return found

@@ -42,9 +42,9 @@ def query(shard_path: Path, data_path: Path, recipe_name: str, recipe: Recipe, r
     for position, known in enumerate(tqdm(facts["models"], desc=rounds.name, unit="model", disable=None)):
         model.load_state_dict(read_model(shard_path, position, facts))
         # one at a time: what is said about a sample must not depend, to the last bit, on what else is asked
-        logits = np.concatenate([
-            loop.predict(model, dataset, np.array([target.sample_id]), target, recipe, torch_device, rows=1).numpy() for target in asked
-        ])  # [n, C]
+        logits = np.concatenate(
+            [loop.predict(model, dataset, np.array([target.sample_id]), target, recipe, torch_device, rows=1).numpy() for target in asked]
+        )  # [n, C]
         labels = np.array([target.label for target in asked])
         table = {"model_id": known["model_id"], "sample_id": [target.sample_id for target in asked], "view": np.int32(0)}
         tables.append(pd.DataFrame(table | all_signals(logits, labels)))
@@ -54,4 +54,3 @@ def query(shard_path: Path, data_path: Path, recipe_name: str, recipe: Recipe, r
     known = [{key: value for key, value in model.items() if key != "seconds"} for model in facts["models"]]
     artefacts.write_table(output, signals, {"recipe": recipe_name, "shard": rounds.name, "models": known})
     return len(signals)
-

@@ -47,7 +47,10 @@ def train(data_path: Path, recipe_name: str, recipe: Recipe, rounds: Rounds, out
             facts = trained.facts
             if n_done < len(missing):
                 store.keep_single(shard, trained)
-            print(f"trained {task.model_id} ({n_done} of {len(missing)}): train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s", flush=True)
+            print(
+                f"trained {task.model_id} ({n_done} of {len(missing)}): train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
+                flush=True,
+            )
         kept = store.keep(shard, [models[task.model_id] for task in tasks])
         link(kept, output)
     return {"trained": len(missing), "adopted": len(tasks) - len(missing), "seconds": time.perf_counter() - started}
