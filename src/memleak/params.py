@@ -243,7 +243,7 @@ def sentences(error: pydantic.ValidationError) -> list[str]:
     lines = []
     for fault in error.errors():
         place = ".".join(str(part) for part in fault["loc"])
-        text = re.sub(r"^(Value error|Input), ?", "", fault["msg"])
+        text = re.sub(r"^(Value error, |Input )", "", fault["msg"])
         given = fault.get("input")
         shown = f", found {given!r}" if fault["type"] not in ("value_error", "missing") and not isinstance(given, dict) else ""
         if fault["type"] == "string_pattern_mismatch":
@@ -284,4 +284,10 @@ def load(path: str | os.PathLike[str]) -> Params:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of params.yaml, for editors (`workflow/schemas/params.schema.json`)."""
-    return Params.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "memleak params.yaml"}
+    whole = Params.model_json_schema()
+    entries = []
+    for name in plugins.BUILT_IN["attacks"]:
+        options = plugins.module_of("attacks", name).Options.model_json_schema()
+        entries.append(options | {"title": name, "required": ["name"], "properties": {"name": {"const": name}, **options["properties"]}})
+    whole["$defs"]["Audit"]["properties"]["attacks"]["patternProperties"] = {r"^[a-z0-9][a-z0-9-]*$": {"anyOf": entries}}
+    return whole | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "memleak params.yaml"}

@@ -128,6 +128,7 @@ def single_point_params(options: argparse.Namespace) -> dict[str, Any]:
         "audits": {"single-point": {"dataset": name, "recipe": "recipe", "design": design, "attacks": {"np": attack}}},
         "device": options.device,
         "figures": not options.no_figures,
+        "models_per_shard": 24,
     }
 
 

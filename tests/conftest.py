@@ -1,0 +1,54 @@
+"""What several tests need: a small prepared data set, recipes that train in a blink, the folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memleak import data
+from memleak.params import Dataset, Recipe
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The root of the project."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def digits_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The description of the prepared digits."""
+    path = tmp_path_factory.mktemp("digits") / "dataset.json"
+    data.prepare(Dataset(name="digits"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def digits(digits_path: Path) -> data.Dataset:
+    """scikit-learn's digits, prepared."""
+    return data.read(digits_path)
+
+
+@pytest.fixture
+def tiny() -> Recipe:
+    """A recipe that trains in a blink."""
+    return Recipe(architecture="mlp", hidden=(16,), epochs=2, batch_size=16, learning_rate=0.1)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data sets, or a reason to skip."""
+    folder = os.environ.get("MEMLEAK_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MEMLEAK_TEST_DATA names no folder of real data")
+    return Path(folder)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
