@@ -1,0 +1,122 @@
+"""The page: whole in one file, honest in words, and never trusting what data says."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from memleak import artefacts
+from memleak.report import figures, page
+
+
+def _page(walk, metrics=None, plan=None, drawn=None):
+    decisions = artefacts.read_table(walk / "audits/small/decisions.parquet", ["attack", "target", "round", "value", "says_member", "is_member"])
+    timings = pd.read_csv(walk / "audits/small/timings.csv")
+    params = {"audit": "small", "entry": {"recipe": "tiny"}, "recipe": {}}
+    return page.audit_page(metrics or walk.metrics, plan or artefacts.read_facts(walk.plan), decisions, timings, drawn or {}, params)
+
+
+def test_the_page_is_whole_in_one_file(walk):
+    html = (walk / "audits/small/report.html").read_text()
+
+    assert html.count("<svg ") == len(walk.planned.figures()) == 4
+    assert "<script" not in html
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', html)
+    assert "@import" not in html
+
+
+def test_every_figure_is_there_twice(walk):
+    for name in walk.planned.figures():
+        assert (walk / f"audits/small/figures/{name}.svg").read_text().startswith("<?xml")
+        assert (walk / f"audits/small/figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_numbers_draw_the_same_bytes(walk, tmp_path):
+    figures.save(figures.overview(walk.metrics), tmp_path / "a.svg", tmp_path / "a.png")
+
+    assert (tmp_path / "a.svg").read_bytes() == (walk / "audits/small/figures/overview.svg").read_bytes()
+
+
+def test_tags_are_closed(walk):
+    class Checker(HTMLParser):
+        void = frozenset({"meta", "br", "link", "img", "hr", "input"})
+
+        def __init__(self):
+            super().__init__()
+            self.open = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in self.void:
+                self.open.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    checker = Checker()
+    checker.feed((walk / "audits/small/report.html").read_text())
+    assert checker.open == []
+
+
+def test_hostile_names_are_text(walk):
+    metrics = copy.deepcopy(walk.metrics)
+    metrics["data"] |= {"name": "<script>alert(1)</script>", "licence": '"><img src=x onerror=alert(1)>'}
+
+    html, _ = _page(walk, metrics)
+
+    assert "<script" not in html and "<img" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_model_at_chance_is_said_so(walk):
+    metrics = copy.deepcopy(walk.metrics)
+    metrics["models"]["test_accuracy"]["value"] = 0.1
+
+    html, line = _page(walk, metrics)
+
+    assert "UNDECIDED" in line
+    assert "This model is at chance" in html and "the audit says nothing" in html
+
+
+def test_a_model_that_does_not_fit_its_data_is_said_so(walk):
+    metrics = copy.deepcopy(walk.metrics)
+    metrics["models"]["train_accuracy"]["value"] = 0.6
+
+    assert "This model does not fit its data" in _page(walk, metrics)[0]
+
+
+def test_every_rate_on_the_page_has_its_interval(walk):
+    html = (walk / "audits/small/report.html").read_text()
+    table = html[html.index("Attacks side by side") :]
+    cells = re.findall(r"<td>(\d[^<]*%[^<]*)</td>", table[: table.index("</table>")])
+
+    held_out = [cell for cell in cells if "/" not in cell]
+    assert len(held_out) == 8
+    assert all(re.search(r"\[\d+\.\d, \d+\.\d\], n = 4 rounds", cell) for cell in held_out)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "signal", "words"),
+    [
+        ([], "margin", "never: too few rounds for this alpha"),
+        ([[1.25, None]], "margin", "margin > 1.25"),
+        ([[-1.25, None]], "loss", "loss < 1.25"),
+        ([[None, 0.5], [2.0, None]], "margin", "margin < 0.5 or margin > 2"),
+        ([[0.5, 2.0]], "margin", "0.5 < margin < 2"),
+        ([[-2.0, -0.5]], "loss", "0.5 < loss < 2"),
+    ],
+)
+def test_a_rule_is_worded_in_the_signals_own_units(intervals, signal, words):
+    assert page._region(intervals, signal) == words
+
+
+def test_the_index_names_every_audit(walk):
+    html = page.index_page([walk.metrics])
+
+    assert 'href="audits/small/report.html"' in html
