@@ -30,7 +30,7 @@ def test_no_room_imports_a_later_one(project):
     for path in sorted((project / "src/memleak").rglob("*.py")):
         room = path.relative_to(project / "src/memleak").parts[0].removesuffix(".py")
         for name in _imports(path):
-            other = (name.split(".") + [""])[1] if name.startswith("memleak.") else None
+            other = [*name.split("."), ""][1] if name.startswith("memleak.") else None
             if room in RANK and other in RANK and RANK[other] > RANK[room]:
                 wrong.append(f"{path.name} imports {name}")
             if room in RANK and other in RANK and other != room and {room, other} == {"signals", "attacks"}:

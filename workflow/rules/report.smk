@@ -30,9 +30,10 @@ rule figure:
 
 
 rule timings:
-    """The time that every job of an audit took."""
+    """The time that every job of an audit took, up to here."""
     input:
         "results/metrics/{audit}.json",
+        figures_of,
     output:
         "results/audits/{audit}/timings.csv",
     log:
