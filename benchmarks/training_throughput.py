@@ -21,6 +21,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from memleak.designs import Rounds, Task
 from memleak.training import loop
 
 CPU = torch.device("cpu")
+_barrier: Any  # where our two processes wait for each other; set in each when it starts
 
 
 def recipe_of(args: argparse.Namespace, normalisation: str) -> params.Recipe:
@@ -64,9 +66,8 @@ class PlainImages(torch.utils.data.Dataset):
         self.images = [Image.fromarray(image) for image in dataset.inputs[rows]]
         self.labels = dataset.labels[rows].tolist()
         mean, std = (np.array(dataset.facts[key]) / 255 for key in ("mean", "std"))
-        self.transform = transforms.Compose(
-            [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize(mean.tolist(), std.tolist())]
-        )
+        moves = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        self.transform = transforms.Compose([*moves, transforms.ToTensor(), transforms.Normalize(mean.tolist(), std.tolist())])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -112,8 +113,8 @@ def multiply(size: int, n_products: int, *, together: bool) -> tuple[float, floa
     return began, time.monotonic()
 
 
-def start_worker(barrier: multiprocessing.synchronize.Barrier) -> None:
-    """Set up a process as a training job is, and let it know the other's barrier."""
+def start_worker(barrier: Any) -> None:
+    """Set up a process as a training job is."""
     global _barrier
     _barrier = barrier
     loop.prepare_torch("cpu")
@@ -149,7 +150,8 @@ def measure(args: argparse.Namespace, dataset: data.Dataset, normalisation: str,
             plain.append(n_images / a)
             ours.append(n_images / b)
             limit.append(max(2 * args.products * product / both, args.products * product / alone))
-            print(f"  {normalisation}, repeat {repeat}: plain {plain[-1]:.0f} images/s, ours {ours[-1]:.0f}, product {limit[-1] / 1e9:.0f} GFLOP/s; load {os.getloadavg()[0]:.2f}", flush=True)
+            speeds = f"plain {plain[-1]:.0f} images/s, ours {ours[-1]:.0f}, product {limit[-1] / 1e9:.0f} GFLOP/s"
+            print(f"  {normalisation}, repeat {repeat}: {speeds}; load {os.getloadavg()[0]:.2f}", flush=True)
     work = flops_per_image(recipe, dataset)
     ratio, share = (np.median(np.array(ours) / np.array(other)) for other in (plain, limit))
     print(

@@ -59,7 +59,9 @@ def main() -> None:
         models = [model for path in folder.glob("results/models/*/*.safetensors") for model in artefacts.read_shard_facts(path)["models"]]
     training, cores = sum(model["seconds"] for model in models), os.cpu_count() or 1
     print(f"{len(models)} models, {training / len(models):.1f} s each, {asked.per_shard} a shard, {cores} cores, load before {load:.1f}")
-    print(f"wall {wall:.0f} s, training {training:.0f} s = {training / cores:.0f} s on {cores} cores; overhead {wall / (training / cores) - 1:.1%} of training")
+    print(
+        f"wall {wall:.0f} s, training {training:.0f} s = {training / cores:.0f} s on {cores} cores; overhead {wall / (training / cores) - 1:.1%} of training"
+    )
 
 
 if __name__ == "__main__":

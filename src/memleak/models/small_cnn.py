@@ -16,7 +16,9 @@ def build(shape: tuple[int, ...], n_classes: int, recipe: Recipe) -> nn.Module:
     height, width, channels = shape
     smallest = 2 ** len(recipe.channels)
     if min(height, width) < smallest:
-        raise ModelError(f"small_cnn: images of {height} x {width} are too small for {len(recipe.channels)} poolings (at least {smallest}); give fewer `channels`")
+        raise ModelError(
+            f"small_cnn: images of {height} x {width} are too small for {len(recipe.channels)} poolings (at least {smallest}); give fewer `channels`"
+        )
     layers: list[nn.Module] = []
     for after in recipe.channels:
         convolution = nn.Conv2d(channels, after, 3, padding=1, bias=recipe.normalisation == "none")

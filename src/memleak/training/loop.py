@@ -48,7 +48,8 @@ def prepare_torch(wish: str) -> torch.device:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # gradients of a fitted model are tiny, and denormals are slow
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # or every new tensor is written twice; no operation reads what it did not write
+    # or every new tensor would be written twice; no operation of ours reads what it did not write
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     _keep_freed_memory()
     return device
@@ -58,8 +59,9 @@ def _keep_freed_memory() -> None:
     """Have the C library keep what a step frees for the next step, not return it and fetch cleared pages again."""
     trim_threshold, mmap_threshold = -1, -3  # from malloc.h of glibc; other C libraries have no such setting
     with contextlib.suppress(AttributeError, OSError):
-        for setting in (trim_threshold, mmap_threshold):
-            ctypes.CDLL(None).mallopt(setting, 1 << 30)
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(trim_threshold, 1 << 30)
+        set_option(mmap_threshold, 1 << 30) or set_option(mmap_threshold, 1 << 25)  # before glibc 2.35: 32 MiB at most
 
 
 def device_name(device: torch.device) -> str:
@@ -89,7 +91,9 @@ def _optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
 class Pick:
     """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
 
-    def __init__(self, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, *, augmented: bool) -> None:
+    def __init__(
+        self, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, *, augmented: bool
+    ) -> None:
         rows = np.asarray(sample_ids).copy()
         if target is not None:
             rows[rows == target.sample_id] = target.source_id
@@ -149,7 +153,9 @@ def fit(model: torch.nn.Module, task: Task, dataset: Dataset, recipe: Recipe, de
         losses.append(float(loss_sum) / len(task.sample_ids))
         accuracies.append(float(n_correct) / len(task.sample_ids))
         if not math.isfinite(losses[-1]):
-            raise TrainingDiverged(f"{task.model_id}: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
+            raise TrainingDiverged(
+                f"{task.model_id}: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup"
+            )
     return {"loss_curve": losses, "accuracy_curve": accuracies}
 
 
@@ -160,7 +166,9 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
     curves = fit(model, task, dataset, recipe, device)
     train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.target, recipe, device)
     if not math.isfinite(train_loss):
-        raise TrainingDiverged(f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
+        raise TrainingDiverged(
+            f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup"
+        )
     test_loss, test_accuracy = evaluate(model, dataset, task.test_ids, None, recipe, device)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     facts = {
@@ -187,7 +195,9 @@ def predict(
     return torch.cat(logits)[: len(sample_ids)]
 
 
-def evaluate(model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device) -> tuple[float, float]:
+def evaluate(
+    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device
+) -> tuple[float, float]:
     """Mean loss (nats) and accuracy on some samples."""
     rows = np.where(sample_ids == target.sample_id, target.source_id, sample_ids) if target else sample_ids
     labels = np.array(dataset.labels[rows])
