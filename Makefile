@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 audit: .venv/installed
 	@$(BIN)/python -m memleak unlock
-	$(BIN)/snakemake --cores all
+	$(BIN)/snakemake --cores all --quiet host reason rules
 	@echo
 	@cat logs/report/*.log
 	@echo "report: results/index.html"

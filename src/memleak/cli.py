@@ -121,6 +121,13 @@ def _audit(a: argparse.Namespace) -> str:
     return str(pipeline.audit(a.params, cores=a.cores, directory=a.directory))
 
 
+def _init(a: argparse.Namespace) -> str:
+    from memleak import pipeline
+
+    written = ", ".join(str(path) for path in pipeline.start(a.folder)) or "nothing, for all of it is there"
+    return f"written: {written}\nnow: cd {a.folder} && snakemake --cores all"
+
+
 def _unlock(a: argparse.Namespace) -> str:
     from memleak import pipeline
 
@@ -177,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--directory", type=Path, help="where results go (default: beside params.yaml)")
     one.add_argument("--cores", default="all")
 
+    verb("init", _init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
     verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))
     verb("plan", _plan, "draw who trains on what", "data", "output", texts=("audit",))
     train = verb("train", _train, "train one shard of models", "data", "output", texts=("recipe", "shard"))
@@ -214,15 +222,17 @@ def parser() -> argparse.ArgumentParser:
 def _end_with(process: int) -> None:
     """End this process soon after the workflow that started it is gone, so that a killed workflow leaves none behind."""
 
+    import psutil
+
+    try:
+        starter = psutil.Process(process)
+    except psutil.NoSuchProcess:
+        os._exit(130)
+
     def watch() -> None:
-        while True:
+        while starter.is_running() and starter.status() != psutil.STATUS_ZOMBIE:
             time.sleep(1)
-            try:
-                os.kill(process, 0)
-            except ProcessLookupError:
-                os._exit(130)  # at once: artefacts appear whole or not at all
-            except PermissionError:
-                return
+        os._exit(130)  # at once: artefacts appear whole or not at all
 
     threading.Thread(target=watch, daemon=True).start()
 

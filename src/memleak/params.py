@@ -97,6 +97,9 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _known_architecture(self) -> Recipe:
         plugins.locate("architectures", self.architecture)
+        idle = {"channels", "normalisation"} & self.model_fields_set
+        if self.architecture == "mlp" and idle:
+            raise ValueError(f"{min(idle)}: mlp has no convolutional blocks, so this changes nothing; leave it out")
         return self
 
 

@@ -46,6 +46,23 @@ def snakefile() -> str:
     return str(workflow_folder() / "Snakefile")
 
 
+def start(directory: Path) -> list[Path]:
+    """Begin a project of one's own: write params.yaml, a Snakefile and the default profile where they are not yet."""
+    found = workflow_folder()
+    files = {
+        "params.yaml": "\n".join(line for line in (found / "params.yaml").read_text().splitlines() if "yaml-language-server" not in line) + "\n",
+        "Snakefile": 'from memleak import snakefile\ninclude: snakefile()\nworkflow.default_target = "all"\n',
+        "profiles/default/profile.yaml": (found / "profiles/default/profile.yaml").read_text(),
+    }
+    written = []
+    for name, text in files.items():
+        if not (directory / name).exists():
+            with artefacts.atomic(directory / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            written.append(directory / name)
+    return written
+
+
 def unlock(directory: Path) -> bool:
     """Remove the lock that a killed Snakemake left in a folder, unless a Snakemake is at work there."""
     import psutil

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import fcntl
 import os
@@ -10,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ PARAMS = {
     "device": "cpu",
     "models_per_shard": 4,
     "figures": False,
-}  # shards: base and random00, each with 4 fitting and 2 hold-out rounds
-N_SHARDS = 4
+}
+N_SHARDS, N_MODELS = 4, 12  # base and random00, each with 4 rounds to fit and 2 to measure
 
 
 class Folder:
@@ -122,12 +121,22 @@ def new_project(path: Path) -> Folder:
     return Folder(path)
 
 
-@contextlib.contextmanager
-def once(path: Path) -> Iterator[bool]:
-    """True for the first test process that comes here; the others wait until it is done."""
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield not path.exists()
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Folder], None]], Folder]:
+    """A folder that the first test process makes and all of them read."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make_once(name: str, make: Callable[[Folder], None]) -> Folder:
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / f"{name}.done").exists():
+                made = new_project(base / name)
+                make(made)
+                (base / f"{name}.done").touch()
+        return Folder(base / name)
+
+    return make_once
 
 
 @pytest.fixture
@@ -137,16 +146,9 @@ def fresh(tmp_path: Path) -> Folder:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """A project whose audit is done, run once for all test processes. To be read, not changed."""
-    base = tmp_path_factory.getbasetemp()
-    path = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
-    with once(path) as is_first:
-        if is_first:
-            made = new_project(path.with_name("unfinished"))
-            made.run()
-            made.path.rename(path)
-    return Folder(path)
+def finished_run(shared: Callable[..., Folder]) -> Folder:
+    """A project whose audit is done. To be read, not changed."""
+    return shared("finished", lambda folder: folder.run())
 
 
 @pytest.fixture
@@ -159,6 +161,12 @@ def finished(finished_run: Folder, tmp_path: Path) -> Folder:
 def n_shards() -> int:
     """Shards of models that the tiny audit has."""
     return N_SHARDS
+
+
+@pytest.fixture
+def n_models() -> int:
+    """Models that the tiny audit trains."""
+    return N_MODELS
 
 
 @pytest.fixture

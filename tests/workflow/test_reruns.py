@@ -95,12 +95,12 @@ def test_an_unchanged_attack_is_not_scored_again(finished):
     assert (jobs["score"], jobs["threshold"]) == (1, 1)
 
 
-def test_another_recipe_has_a_path_of_its_own_and_the_old_one_stays(finished, n_shards):
+def test_another_recipe_has_a_path_of_its_own_and_the_old_one_stays(finished, n_shards, n_models):
     """After other epochs were trained, switching back trains and asks nothing."""
     old = finished.files("results/models/*/*.safetensors")
     finished.set("recipes.tiny.epochs", 3)
 
-    assert finished.run() == N_MODELS
+    assert finished.run() == n_models
     assert len(old) == n_shards and len(finished.files("results/models/*/*.safetensors")) == 2 * n_shards
     assert all(path.exists() for path in old) and len(finished.files("results/models/*")) == 2
 

@@ -30,13 +30,12 @@ def test_a_lost_shard_comes_back_from_the_store_and_without_the_store_bit_for_bi
 
     shard.unlink()
     assert finished.run("models") == 0
-    assert same_tensors(shard, original)
+    assert same_tensors(shard, original) and finished.planned() == {}
 
     shard.unlink()
     shutil.rmtree(finished / ".memleak")
     assert finished.run("models") == 4
     assert same_tensors(shard, original)
-    assert finished.planned() == {}
 
 
 def test_an_edited_rule_trains_nothing(finished, n_shards):
@@ -60,12 +59,9 @@ def test_another_number_of_models_per_shard_trains_nothing(finished):
 
 def train_jobs(folder):
     """The `memleak train` processes at work in a folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(folder.path) and {"memleak", "train"} <= set(words) and process.status() != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+    found = [process.info for process in psutil.process_iter(["cmdline", "cwd", "status"])]
+    at_work = [info for info in found if info["cwd"] == str(folder.path.resolve()) and info["status"] != psutil.STATUS_ZOMBIE]
+    return [info["cmdline"] for info in at_work if {"memleak", "train"} <= set(info["cmdline"] or [])]
 
 
 def wait_until(condition, seconds):
@@ -89,8 +85,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on_where_it_was(fresh, bare, is
             cwd=fresh.path, env=bare(), stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        assert wait_until(fresh.n_trained, 120), (fresh / "output.txt").read_text()
+        assert wait_until(lambda: fresh.files("logs/train/*/*.log"), 120), (fresh / "output.txt").read_text()
         assert fresh.memleak("unlock").stdout == "" and fresh.files(".snakemake/locks/*")  # somebody is at work
+        assert wait_until(fresh.n_trained, 120) and train_jobs(fresh), (fresh / "output.txt").read_text()
     finally:
         (os.killpg if is_whole_group else os.kill)(run.pid, signal.SIGKILL)
         run.wait()

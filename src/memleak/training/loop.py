@@ -47,7 +47,7 @@ def prepare_torch(wish: str) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # gradients of a fitted model are tiny, and denormals are slow
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without importing the compiler
     # or every new tensor would be written twice; no operation of ours reads what it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
