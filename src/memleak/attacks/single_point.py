@@ -38,7 +38,8 @@ def statistic(values: np.ndarray, signal: str) -> np.ndarray:
 def score(evidence: Evidence, options: Options) -> np.ndarray:
     """Evidence for membership of each sample, [N], in nats.
 
-    `threshold`: -log P(OUT > x), how surprising the signal is if the record was not trained on.
+    `threshold`: -log P(OUT > x), how surprising the signal is if the record was not trained on. Finite and
+    rising with the signal, however far out it lies.
     `likelihood_ratio`: log f_in(x) - log f_out(x). Views are averaged first. Needs IN references for the ratio only.
     """
     target = statistic(evidence.target[options.signal], options.signal).mean(axis=-1)  # [N]
@@ -49,8 +50,7 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
         try:
             outside = fit(reference[~is_in, n], options.fit)
             if options.test == "threshold":
-                with np.errstate(divide="ignore"):
-                    scores[n] = -np.log(outside.survival(np.array(value)))
+                scores[n] = -outside.log_survival(np.array(value)).item()
             else:
                 inside = fit(reference[is_in, n], options.fit)
                 scores[n] = (inside.logpdf(np.array(value)) - outside.logpdf(np.array(value))).item()  # type: ignore[union-attr]

@@ -10,10 +10,10 @@ import pandas as pd
 
 from memleak.attacks.pairs import Arms
 from memleak.metrics import paired, roc
-from memleak.metrics.intervals import clopper_pearson, clustered_proportion, holm, proportion
+from memleak.metrics.intervals import clopper_pearson, clustered_proportion, holm, level_p, proportion
 
 SIGNIFICANCE = 0.05  # of the paired tests, over all targets together (Holm)
-NULL_ALARM = 0.001
+ALARM = 0.001  # of the controls: their smallest p-value, corrected by Holm
 
 
 class AuditError(ValueError):
@@ -41,7 +41,7 @@ def measure_audit(
         "models": _models(plan, models, allow_mixed),
         "attacks": {name: _attack(name, fitted, decided, plan) for name, fitted in thresholds.items()},
         "targets": targets,
-        "controls": _controls(targets, arms, decided, headline, alpha),
+        "controls": _controls(plan, targets, arms, decided, headline, alpha),
     }
 
 
@@ -83,15 +83,16 @@ def _models(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed:
 
 
 def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:
-    """One attack over all targets: achieved rates on the hold-out models, beside the optimistic in-sample ones."""
+    """One attack over all natural targets (canaries, where there are no others): achieved rates on the hold-out models, beside the optimistic in-sample ones."""
     options = fitted["attack"]["options"]
-    own = decided[decided["attack"] == name]
+    natural = [target for target, known in plan["targets"].items() if not known["is_canary"]] or list(plan["targets"])
+    own = decided[(decided["attack"] == name) & decided["target"].isin(natural)]
     found: dict[str, Any] = {
         "options": options,
         "n_fitted": plan["design"]["rounds"],
         "models_for_level": fitted["models_for_level"],
-        "optimistic_fpr": float(np.mean([target["optimistic"]["fpr"] for target in fitted["targets"].values()])),
-        "optimistic_tpr": float(np.mean([target["optimistic"]["tpr"] for target in fitted["targets"].values()])),
+        "optimistic_fpr": float(np.mean([fitted["targets"][target]["optimistic"]["fpr"] for target in natural])),
+        "optimistic_tpr": float(np.mean([fitted["targets"][target]["optimistic"]["tpr"] for target in natural])),
     }
     if len(own):
         for rate, truth in (("fpr", False), ("tpr", True)):
@@ -105,10 +106,9 @@ def _targets(
 ) -> dict[str, Any]:
     p_values = [paired.sign_flip_test(_difference(arm)) for arm in arms]
     corrected = holm(p_values)
-    n_natural = sum(not target["is_canary"] for target in plan["targets"].values())
     targets = {}
     for arm, p, p_holm in zip(arms, p_values, corrected, strict=True):
-        attacks = {name: _target_attack(arm.target, name, fitted, decided, n_natural) for name, fitted in thresholds.items()}
+        attacks = {name: _target_attack(arm.target, name, fitted, decided, len(arms)) for name, fitted in thresholds.items()}
         found = plan["targets"][arm.target] | {
             "p": p,
             "p_holm": float(p_holm),
@@ -121,7 +121,7 @@ def _targets(
             "auc": _auc(arm),
             "attacks": attacks,
         }
-        found |= _exposure(found, attacks[headline], alpha)
+        found |= _exposure(found, attacks[headline], alpha, len(arms))
         targets[arm.target] = found
     return dict(sorted(targets.items(), key=lambda item: (-item[1]["exposure"], -item[1]["auc"]["value"], item[0])))
 
@@ -153,20 +153,21 @@ def _auc(arm: Arms) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": len(inside)}
 
 
-def _target_attack(target: str, name: str, fitted: dict[str, Any], decided: pd.DataFrame, n_natural: int) -> dict[str, Any]:
+def _target_attack(target: str, name: str, fitted: dict[str, Any], decided: pd.DataFrame, n_targets: int) -> dict[str, Any]:
     own = fitted["targets"][target]
-    found = {key: own[key] for key in ("intervals", "cut", "in", "out", "optimistic")}
+    found = {key: own[key] for key in ("intervals", "in", "out", "optimistic")}
     rows = decided[(decided["attack"] == name) & (decided["target"] == target)]
     if len(rows):
         for rate, truth in (("fpr", False), ("tpr", True)):
             found[rate] = proportion(rows.loc[rows["is_member"] == truth, "says_member"].to_numpy()).as_dict()
-        # for whoever looks for the most exposed record: intervals that hold for all natural targets at once
-        each = 1 - 0.05 / max(n_natural, 1)
+        # by chance a record that leaks nothing is found as often as the rule accuses OUT models, which for one fit is not alpha
+        found["tpr"]["p"] = level_p(found["tpr"]["k"], found["tpr"]["n"], own["n_fitted"], fitted["attack"]["options"]["alpha"])
+        each = 1 - SIGNIFICANCE / n_targets  # for whoever looks for the most exposed record: intervals that hold for all targets at once
         found["tpr"]["low_of_all"], found["tpr"]["high_of_all"] = clopper_pearson(found["tpr"]["k"], found["tpr"]["n"], each)
     return found
 
 
-def _exposure(found: dict[str, Any], attack: dict[str, Any], alpha: float) -> dict[str, Any]:
+def _exposure(found: dict[str, Any], attack: dict[str, Any], alpha: float, n_targets: int) -> dict[str, Any]:
     """How often the headline attack finds this record: on hold-out models, or (optimistic) on the fitted ones."""
     is_significant = found["effect"]["testable"] and found["p_holm"] <= SIGNIFICANCE
     if "tpr" not in attack:
@@ -176,22 +177,24 @@ def _exposure(found: dict[str, Any], attack: dict[str, Any], alpha: float) -> di
         value, low, high = (attack["tpr"][key] for key in ("value", "low", "high"))
         if low > alpha and is_significant:
             state = "exposed"
-        elif low > alpha or is_significant:
+        elif is_significant or attack["tpr"]["p"] <= SIGNIFICANCE / n_targets:
             state = "effect found"
         else:
             state = "no evidence"
     return {"state": state, "exposure": value, "exposure_low": low, "exposure_high": high}
 
 
-def _controls(targets: dict[str, Any], arms: Sequence[Arms], decided: pd.DataFrame, headline: str, alpha: float) -> dict[str, Any]:
+def _controls(
+    plan: dict[str, Any], targets: dict[str, Any], arms: Sequence[Arms], decided: pd.DataFrame, headline: str, alpha: float
+) -> dict[str, Any]:
     """Checks of the audit itself: a null that must find nothing, a level that must be kept, a leak that must be found."""
     null = []
-    for arm in arms:  # OUT arms of neighbouring rounds: nobody trained on the record, so the test must find nothing
-        outside = arm.outside["margin"].mean(axis=-1)
-        n_pairs = len(outside) // 2
-        null.append(paired.sign_flip_test(outside[: 2 * n_pairs : 2] - outside[1 : 2 * n_pairs : 2]))
+    for arm in arms:  # OUT arms of early against late rounds: nobody trained on the record, so only a drift can differ
+        early, late = np.array_split(arm.outside["margin"].mean(axis=-1), 2)
+        null.append(paired.two_sided(late[: len(early)] - early[: len(late)]))
+    p_null = float(holm(null).min())
     controls: dict[str, Any] = {
-        "null": {"p": float(holm(null).min()), "alarm": bool(holm(null).min() <= NULL_ALARM), "n_tests": len(null)},
+        "null": {"p": p_null, "alarm": p_null <= ALARM, "n_tests": len(null)},
         "positive": {
             name: {"state": target["state"], "p_holm": target["p_holm"], "found": target["state"] != "no evidence"}
             for name, target in targets.items() if target["kind"] == "mislabelled"
@@ -199,6 +202,7 @@ def _controls(targets: dict[str, Any], arms: Sequence[Arms], decided: pd.DataFra
     }  # fmt: skip
     own = decided[(decided["attack"] == headline) & ~decided["is_member"]]
     if len(own):
-        level = clustered_proportion(own.pivot(index="round", columns="target", values="says_member").to_numpy())
-        controls["level"] = level.as_dict() | {"alpha": alpha, "alarm": level.low > alpha}
+        table = own.pivot(index="round", columns="target", values="says_member").to_numpy().astype(bool)
+        p_level = float(holm([level_p(int(accused.sum()), len(accused), plan["design"]["rounds"], alpha) for accused in table.T]).min())
+        controls["level"] = clustered_proportion(table).as_dict() | {"alpha": alpha, "p": p_level, "alarm": p_level <= ALARM}
     return controls

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
-from memleak.attacks.fits import Fit, Kde, Normal, fit
+from memleak.attacks.fits import Fit, Kde, Normal, allowed_beyond, bandwidths_left_out, fit
 
 __all__ = ["Rule", "fit", "likelihood_ratio", "threshold", "threshold_rule"]
+
+GRID = 2001  # points between which the edges of a region are sought
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,6 @@ class Rule:
 
     intervals: tuple[tuple[float, float], ...]
     alpha: float
-    cut: float | None = None  # of the log-likelihood ratio, nats
 
     def says_member(self, values: np.ndarray) -> np.ndarray:
         """A decision for each value."""
@@ -47,72 +49,103 @@ def threshold_rule(fit_out: Fit, alpha: float) -> Rule:
 
 
 def likelihood_ratio(fit_in: Fit, fit_out: Fit, alpha: float) -> Rule:
-    """The most powerful test between two fitted densities: "member" where log f_in - log f_out exceeds a cut.
+    """The likelihood-ratio test between two fitted densities: "member" where x is among the values most like IN.
 
-    The cut is set so that the OUT mass of that region is alpha. With unequal variances the region of two normals
-    lies on both sides, or between two values. Normal: the mass is that of the t prediction distribution.
+    A cut set on the fitted OUT density itself does not keep alpha on fresh models (6 to 11 % for 5 %, measured,
+    where IN and OUT are alike): the region is chosen by the very errors of the fit. So x is counted among the OUT values
+    before they are fitted, as it would be if the record had not been trained on, and the ratio of x is then
+    compared with what the other values would have. Exact for every n: KDE whatever the distribution, normal where
+    the values are normal; conservative where the arms of a round resemble each other. For many values the OUT mass of
+    the region tends to alpha.
     """
     _check_alpha(alpha)
     if isinstance(fit_in, Normal) and isinstance(fit_out, Normal):
-        region = _normal_region(fit_in, fit_out)
-    elif isinstance(fit_in, Kde) and isinstance(fit_out, Kde):
-        region = _grid_region(fit_in, fit_out)
-    else:
-        raise ValueError(f"likelihood ratio of {type(fit_in).__name__} and {type(fit_out).__name__}: both must be normal, or both kde")
-
-    def mass(cut: float) -> float:
-        edges = np.array(region(cut)).reshape(-1, 2)
-        return float((fit_out.survival(edges[:, 0]) - fit_out.survival(edges[:, 1])).sum())
-
-    low, high = -1.0, 1.0
-    while mass(low) < alpha and low > -1e6:
-        low *= 2
-    while mass(high) > alpha and high < 1e6:
-        high *= 2
-    for _ in range(200):  # bisection: the mass falls with the cut; `high` keeps the level
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if mass(middle) > alpha else (low, middle)
-    return Rule(tuple(region(high)), alpha, high)
+        grid = _grid(fit_in.values, fit_out.values, max(fit_in.std, fit_out.std))
+        return Rule(_region(lambda x: _normal_p(fit_in, fit_out, x) <= alpha, grid), alpha)
+    if isinstance(fit_in, Kde) and isinstance(fit_out, Kde):
+        grid = _grid(fit_in.values, fit_out.values, min(fit_in.bandwidth, fit_out.bandwidth))
+        k = allowed_beyond(alpha, fit_out.n)
+        return Rule(_region(lambda x: _kde_rank(fit_in, fit_out, x) <= k, grid) if k else (), alpha)
+    raise ValueError(f"likelihood ratio of {type(fit_in).__name__} and {type(fit_out).__name__}: both must be normal, or both kde")
 
 
-Region = Callable[[float], list[tuple[float, float]]]
+def _normal_p(fit_in: Normal, fit_out: Normal, x: np.ndarray) -> np.ndarray:
+    """P(a fresh OUT value has a likelihood ratio as high as x), [len(x)].
+
+    With x counted among the OUT values, r = (x - mean) / std is independent of mean and std (Basu), and
+    r sqrt(N / (N - 1)) is distributed as Thompson's tau, N = n + 1: a known function of t with n - 1 degrees of freedom.
+    """
+    n_all = fit_out.n + 1
+    shift = (x - fit_out.mean) / n_all
+    mean = fit_out.mean + shift
+    std = np.sqrt(((fit_out.n - 1) * fit_out.std**2 + shift * (x - mean) * n_all) / (n_all - 1))
+    r, distance, ratio = (x - mean) / std, (fit_in.mean - mean) / std, fit_in.std / std
+    # log f_in - log f_out is quadratic in r: highest far from `centre` where IN is wider, near it where IN is narrower.
+    # Its mirror image about the centre has the same ratio.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mirrored = 2 * distance / (1 - ratio**2) - r
+    mirrored = np.where(np.isnan(mirrored), r, mirrored)  # equal fits: every value has the same ratio
+    low, high = np.minimum(r, mirrored), np.maximum(r, mirrored)
+    outside = _tau_survival(n_all, high) + _tau_survival(n_all, -low)
+    between = _tau_survival(n_all, low) - _tau_survival(n_all, high)
+    one_sided = np.where(distance > 0, _tau_survival(n_all, r), np.where(distance < 0, _tau_survival(n_all, -r), 1.0))
+    return np.where(ratio > 1, outside, np.where(ratio < 1, between, one_sided))
 
 
-def _normal_region(fit_in: Normal, fit_out: Normal) -> Region:
-    """Where the log ratio a x^2 + b x + c of two normals exceeds a cut."""
-    a = 0.5 / fit_out.std**2 - 0.5 / fit_in.std**2
-    b = fit_in.mean / fit_in.std**2 - fit_out.mean / fit_out.std**2
-    c = 0.5 * (fit_out.mean / fit_out.std) ** 2 - 0.5 * (fit_in.mean / fit_in.std) ** 2 + np.log(fit_out.std / fit_in.std)
-
-    def region(cut: float) -> list[tuple[float, float]]:
-        level = c - cut
-        if abs(a) < 1e-12 * (b * b + 1e-300):  # equal variances: a half-line
-            if b == 0:
-                return [(-np.inf, np.inf)] if level > 0 else []
-            edge = float(-level / b)
-            return [(edge, np.inf)] if b > 0 else [(-np.inf, edge)]
-        discriminant = b * b - 4 * a * level
-        if discriminant <= 0:
-            return [(-np.inf, np.inf)] if a > 0 else []
-        half = -0.5 * (b + np.copysign(np.sqrt(discriminant), b))  # the stable form of the two roots
-        roots = sorted((float(half / a), float(level / half) if half else float(-half / a)))
-        return [(-np.inf, roots[0]), (roots[1], np.inf)] if a > 0 else [(roots[0], roots[1])]
-
-    return region
+def _tau_survival(n_all: int, r: np.ndarray) -> np.ndarray:
+    """P(R > r) for R = (x - mean) / std of one of `n_all` normal values that mean and std are taken of."""
+    tau = r * np.sqrt(n_all / (n_all - 1))
+    with np.errstate(divide="ignore"):
+        t = tau * np.sqrt((n_all - 2) / np.maximum(n_all - 1 - np.square(tau), 0.0))
+    return special.stdtr(n_all - 2, -t)
 
 
-def _grid_region(fit_in: Kde, fit_out: Kde, n_points: int = 4001) -> Region:
-    """Where the log ratio of two densities exceeds a cut, found between the points of a fine grid."""
-    reach = 8 * max(fit_in.bandwidth, fit_out.bandwidth)
-    grid = np.linspace(min(fit_in.values[0], fit_out.values[0]) - reach, max(fit_in.values[-1], fit_out.values[-1]) + reach, n_points)
-    ratio = fit_in.logpdf(grid) - fit_out.logpdf(grid)
+def _kde_rank(fit_in: Kde, fit_out: Kde, x: np.ndarray, chunk: int = 64) -> np.ndarray:
+    """How many of the OUT values and x have a likelihood ratio at least as high as x, itself counted, [len(x)].
 
-    def region(cut: float) -> list[tuple[float, float]]:
-        above = ratio > cut
-        change = np.flatnonzero(above[1:] != above[:-1])
-        step = (cut - ratio[change]) / (ratio[change + 1] - ratio[change])
-        edges = (grid[change] + step * (grid[change + 1] - grid[change])).tolist()
-        edges = ([-np.inf] if above[0] else []) + edges + ([np.inf] if above[-1] else [])
-        return list(zip(edges[::2], edges[1::2], strict=True))
+    The OUT density of each value is that of all others, x among them.
+    """
+    n = fit_out.n
+    at_values = fit_in.logpdf(fit_out.values)
+    rank = np.empty(len(x), dtype=int)
+    for start in range(0, len(x), chunk):
+        part = x[start : start + chunk]
+        everyone = np.concatenate([np.broadcast_to(fit_out.values, (len(part), n)), part[:, None]], axis=1)  # [chunk, n + 1]
+        bandwidth = bandwidths_left_out(everyone)
+        bandwidth[:, -1] = fit_out.bandwidth  # the same in theory; exact where x is far out
+        z = (everyone[:, None, :] - everyone[:, :, None]) / bandwidth[:, :, None]
+        kernel = -0.5 * z * z
+        kernel[:, np.arange(n + 1), np.arange(n + 1)] = -np.inf
+        top = kernel.max(axis=2)
+        log_out = top + np.log(np.exp(kernel - top[:, :, None]).sum(axis=2)) - np.log(bandwidth * n * np.sqrt(2 * np.pi))
+        log_in = np.concatenate([np.broadcast_to(at_values, (len(part), n)), fit_in.logpdf(part)[:, None]], axis=1)
+        ratio = log_in - log_out
+        rank[start : start + chunk] = (ratio >= ratio[:, -1:] - 1e-12 * np.abs(ratio[:, -1:])).sum(axis=1)
+    return rank
 
-    return region
+
+def _grid(inside: np.ndarray, outside: np.ndarray, scale: float) -> np.ndarray:
+    """Points dense where the values lie and ever sparser far beyond, sorted."""
+    values = np.concatenate([inside, outside])
+    low, high = float(values.min()), float(values.max())
+    spread = high - low + scale
+    even = np.linspace(low - spread, high + spread, GRID)
+    is_fine = scale > 5 * (even[1] - even[0])
+    near = np.empty(0) if is_fine else (np.unique(values)[:, None] + scale * np.linspace(-3, 3, 13)).ravel()
+    far = spread * np.geomspace(1, 1e3, 100)
+    return np.unique(np.concatenate([even, near, low - far, high + far]))
+
+
+def _region(is_member: Callable[[np.ndarray], np.ndarray], grid: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """The intervals in which a condition holds: changes between points of the grid, then bisected, all at once."""
+    holds = is_member(grid)
+    change = np.flatnonzero(holds[1:] != holds[:-1])
+    low, high = grid[change], grid[change + 1]
+    if len(change):
+        for _ in range(40):
+            middle = 0.5 * (low + high)
+            like_low = is_member(middle) == holds[change]
+            low, high = np.where(like_low, middle, low), np.where(like_low, high, middle)
+    edges = np.where(holds[change], low, high).tolist()  # the side that says "member"
+    edges = ([-np.inf] if holds[0] else []) + edges + ([np.inf] if holds[-1] else [])
+    return tuple(zip(edges[::2], edges[1::2], strict=True))

@@ -51,6 +51,18 @@ def clustered_proportion(outcomes: np.ndarray, confidence: float = 0.95) -> Prop
     return Proportion(k / n, *clopper_pearson(min(k, n), n, confidence), k, n)
 
 
+def level_p(k: int, n: int, n_fitted: int, alpha: float) -> float:
+    """p-value of "the rule keeps alpha" after k of n fresh OUT models were accused, the rule being fitted to `n_fitted`.
+
+    A fitted rule keeps alpha over fits, not in each: that of an order statistic has a Beta(alpha (n + 1),
+    (1 - alpha) (n + 1)) rate, so k is beta-binomial. A binomial test takes an unlucky fit for a broken one.
+    """
+    a, b = alpha * (n_fitted + 1), (1 - alpha) * (n_fitted + 1)
+    counts = np.arange(k, n + 1)
+    log_mass = special.betaln(counts + a, n - counts + b) - special.betaln(a, b) - np.log(n + 1) - special.betaln(n - counts + 1, counts + 1)
+    return float(min(1.0, np.exp(log_mass).sum()))
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p-values corrected for their number by Holm's step-down method (1979)."""
     p = np.asarray(p_values, dtype=np.float64)

@@ -9,6 +9,7 @@ from memleak import randomness
 
 EXACT_UP_TO = 16  # rounds: 2**16 sign patterns are all looked at
 N_DRAWS = 99_999  # sign patterns drawn beyond
+CHUNK = 10_000  # of them held in memory at a time
 
 
 def sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
@@ -22,11 +23,21 @@ def sign_flip_test(differences: np.ndarray, seed: int = 0) -> float:
         raise ValueError(f"differences: expected finite values of one or more rounds, found shape {d.shape}")
     slack = 1e-12 * np.abs(d).sum()  # a sum in another order is the same sum
     if len(d) <= EXACT_UP_TO:
-        patterns = (np.arange(2 ** len(d))[:, None] >> np.arange(len(d))) & 1  # [2^R, R]
-        return float(np.mean((1 - 2 * patterns) @ d >= d.sum() - slack))
-    draws = randomness.generator(seed, "sign flips").integers(0, 2, size=(N_DRAWS, len(d)), dtype=np.int8)
-    beyond = int(np.sum((1 - 2 * draws.astype(np.float64)) @ d >= d.sum() - slack))
+        taken = np.zeros(1)  # what each set of flipped rounds takes from the sum, [2^R] in the end
+        for value in d:
+            taken = np.concatenate([taken, taken + value])
+        return float(np.mean(2 * taken <= slack))
+    draw, beyond = randomness.generator(seed, "sign flips"), 0
+    for start in range(0, N_DRAWS, CHUNK):
+        n = min(CHUNK, N_DRAWS - start)
+        flipped = np.unpackbits(np.frombuffer(draw.bytes(n * -(-len(d) // 8)), np.uint8).reshape(n, -1), axis=1, count=len(d))
+        beyond += int(np.sum(2 * (flipped.astype(np.float64) @ d) <= slack))  # flipping these takes nothing from the sum
     return (beyond + 1) / (N_DRAWS + 1)
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """p-value of "the mean difference is not zero": twice the smaller of the two one-sided ones."""
+    return min(1.0, 2 * min(sign_flip_test(differences), sign_flip_test(-np.asarray(differences))))
 
 
 def smallest_p(n_rounds: int) -> float:
@@ -37,18 +48,33 @@ def smallest_p(n_rounds: int) -> float:
 def effect_interval(differences: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
     """The standardised mean difference (mean / standard deviation) and its interval, by the non-central t."""
     d = np.asarray(differences, dtype=np.float64)
+    if len(d) < 2:
+        raise ValueError(f"differences of {len(d)} rounds have no spread; an interval needs two or more")
     n, std = len(d), float(d.std(ddof=1))
-    if std == 0:
-        effect = float(np.sign(d.mean()) * np.inf) if d.mean() else 0.0
+    if std <= 1e-12 * np.abs(d).max():  # equal but for rounding
+        effect = float(np.sign(d.mean()) * np.inf) if d.any() else 0.0
         return effect, effect, effect
     effect, tail = float(d.mean()) / std, (1 - confidence) / 2
-    t = effect * np.sqrt(n)
-    low, high = (float(special.nctdtrinc(n - 1, p, t)) / np.sqrt(n) for p in (1 - tail, tail))
+    low, high = (_noncentrality(n - 1, p, effect * np.sqrt(n)) / np.sqrt(n) for p in (1 - tail, tail))
     return effect, low, high
 
 
+def _noncentrality(df: int, p: float, t: float) -> float:
+    """The non-centrality whose non-central t distribution has mass p below t."""
+    if abs(t) < 1000:
+        return float(special.nctdtrinc(df, p, t))
+    # t = (z + c) / s: so far out z is nothing beside c, and SciPy's search ends before it gets there
+    return t * float(np.sqrt(special.chdtri(df, p if t > 0 else 1 - p) / df))
+
+
 def power(effect: float, n_rounds: int, alpha: float) -> float:
-    """Power of the one-sided paired t test at level alpha, which the sign-flip test approaches."""
+    """Power of the one-sided paired t test, at the level that the sign-flip test has: a multiple of 2^-rounds up to alpha."""
+    if n_rounds <= EXACT_UP_TO:
+        alpha = np.floor(alpha * 2**n_rounds * (1 + 1e-12)) / 2**n_rounds
+    if alpha <= 0:
+        return 0.0
+    if effect * np.sqrt(n_rounds) > 100:
+        return 1.0  # where SciPy's distribution would need hundreds of terms
     critical = float(special.stdtrit(n_rounds - 1, 1 - alpha))
     return float(1 - special.nctdtr(n_rounds - 1, effect * np.sqrt(n_rounds), critical))
 
@@ -58,7 +84,11 @@ def rounds_needed(effect: float, alpha: float, wanted_power: float = 0.8, most: 
     least = max(2, int(np.ceil(-np.log2(alpha))))  # fewer rounds have no p-value that small
     if not effect > 0 or power(effect, most, alpha) < wanted_power:
         return None
-    if np.isinf(effect) or power(effect, least, alpha) >= wanted_power:
+    for n_rounds in range(least, EXACT_UP_TO + 1):  # so few rounds have coarse p-values, and power does not rise steadily
+        if power(effect, n_rounds, alpha) >= wanted_power:
+            return n_rounds
+    least = max(least, EXACT_UP_TO + 1)
+    if power(effect, least, alpha) >= wanted_power:
         return least
     low, high = least, most
     while high - low > 1:

@@ -12,6 +12,7 @@ from memleak import randomness
 from memleak.metrics.intervals import clopper_pearson
 
 N_BOOTSTRAP = 4000
+N_BOOTSTRAP_ROUNDS = 1000
 FEW = 10  # with fewer false positives, or members caught or missed, the bootstrap does not cover
 
 
@@ -106,7 +107,7 @@ def tpr_at_fpr(scores: np.ndarray, is_member: np.ndarray, fpr: float, confidence
         low, high = _order_statistic_interval(members, others, fpr, confidence)
     else:
         low, high = _bootstrap_interval(members, others, allowed, confidence)
-    certified = fpr > 0 and n >= 3 / fpr
+    certified = fpr > 0 and n * fpr >= 3 - 1e-9
     return Rate(value, fpr, achieved / n, min(low, value), max(high, value), achieved, n, m, certified)
 
 
@@ -117,7 +118,7 @@ def _order_statistic_interval(members: np.ndarray, others: np.ndarray, fpr: floa
     fewest, most = int(stats.binom.ppf(tail, n, fpr)), int(stats.binom.ppf(1 - tail, n, fpr))
     lenient = _strictest(others, most)  # at least as low as the true threshold
     strict = float(others[n - fewest]) if fewest > 0 else np.inf  # at least as high
-    most_caught = int(np.sum(members >= lenient)) if np.isfinite(lenient) else m
+    most_caught = int(np.sum(members >= lenient)) if most < n else m
     low, _ = clopper_pearson(int(np.sum(members > strict)), m, 1 - error / 2)
     _, high = clopper_pearson(most_caught, m, 1 - error / 2)
     return low, high
@@ -137,6 +138,22 @@ def _bootstrap_interval(members: np.ndarray, others: np.ndarray, allowed: int, c
     tail = (1 - confidence) / 2
     low, high = np.quantile(tpr, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def band_over_rounds(members: np.ndarray, others: np.ndarray, levels: np.ndarray, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentiles of the TPR at each FPR of `levels` when whole rounds of [rounds, targets] are resampled."""
+    draw = randomness.generator(0, "roc bootstrap over rounds")
+    n = others.size
+    rank = np.floor(levels * n + 1e-9).astype(int)  # false positives allowed
+    tpr = np.empty((N_BOOTSTRAP_ROUNDS, len(levels)))
+    for i in range(N_BOOTSTRAP_ROUNDS):
+        rounds = draw.integers(0, len(members), len(members))
+        inside, outside = np.sort(members[rounds], axis=None), np.sort(others[rounds], axis=None)
+        cut = np.where(rank < n, outside[np.maximum(n - 1 - rank, 0)], -np.inf)
+        tpr[i] = 1 - np.searchsorted(inside, cut, side="right") / inside.size
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(tpr, [tail, 1 - tail], axis=0)
+    return low, high
 
 
 def precision_recall(scores: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -47,7 +47,6 @@ def _fit_target(arms: Arms, options: Options) -> dict[str, Any]:
     fitted_power = None if options.fit == "empirical" else float(sum(np.diff(fit_in.survival(np.array(edges)[::-1]))[0] for edges in rule.intervals))
     return {
         "intervals": [[None if np.isinf(edge) else edge for edge in edges] for edges in rule.intervals],
-        "cut": rule.cut,
         "n_fitted": len(outside),
         "in": describe(fit_in),
         "out": describe(fit_out),
@@ -69,7 +68,7 @@ def describe(fitted: Fit) -> dict[str, Any]:
         found["shapiro_p"] = float(stats.shapiro(values).pvalue)
     if isinstance(fitted, Kde):
         found["bandwidth"] = fitted.bandwidth
-    if isinstance(fitted, (Normal, Kde)) and len(values) >= 4:
+    if isinstance(fitted, (Normal, Kde)) and len(np.unique(values)) >= 4:  # with fewer, those that are left may be equal
         left_out = [float(type(fitted)(np.delete(values, i)).logpdf(np.array(value))[()].item()) for i, value in enumerate(values)]
         found["log_density_left_out"] = float(np.mean(left_out))  # nats a value; the better fit has more
     return found
@@ -81,7 +80,7 @@ def read_rule(fitted: dict[str, Any], alpha: float) -> decisions.Rule:
         tuple(-np.inf if low is None else low for low in pair[:1]) + tuple(np.inf if high is None else high for high in pair[1:])
         for pair in fitted["intervals"]
     )
-    return decisions.Rule(tuple(edges), alpha, fitted["cut"])  # type: ignore[arg-type]
+    return decisions.Rule(tuple(edges), alpha)  # type: ignore[arg-type]
 
 
 def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], score_paths: Sequence[Path], output: Path) -> int:
@@ -123,9 +122,8 @@ def measure(
     curves = pd.concat([roc_points(arm.target, *values_of(arm, signal)) for arm in arms], ignore_index=True)
     chosen = decided[decided["attack"] == headline["headline"]]
     if len(chosen):
-        points = roc_points(
-            "all targets, hold-out", chosen.loc[chosen["is_member"], "score"].to_numpy(), chosen.loc[~chosen["is_member"], "score"].to_numpy()
-        )
+        by_round = (chosen[chosen["is_member"] == truth].pivot(index="round", columns="target", values="score").to_numpy() for truth in (True, False))
+        points = roc_points("all targets, hold-out", *by_round)
         curves = pd.concat([points, curves], ignore_index=True)
     exposure = pd.DataFrame(
         [
@@ -142,11 +140,21 @@ def measure(
 
 
 def roc_points(subject: str, inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> pd.DataFrame:
-    """A ROC with its band: the interval of the TPR at each FPR that the non-members can show."""
-    scores, truth = np.concatenate([inside, outside]), np.repeat([True, False], [len(inside), len(outside)])
-    levels = np.unique(np.concatenate([np.arange(len(outside) + 1) / len(outside), [0.01, 0.05, 0.1]]))
+    """A ROC with its band: the interval of the TPR at each FPR that the non-members can show.
+
+    Where `inside` and `outside` are [rounds, targets], the records of a round share models: rounds are resampled whole,
+    and the band is never narrower than if all scores were independent.
+    """
+    scores, truth = np.concatenate([inside.ravel(), outside.ravel()]), np.repeat([True, False], [inside.size, outside.size])
+    levels = np.unique(np.concatenate([np.arange(outside.size + 1) / outside.size, [0.01, 0.05, 0.1]]))
     rates = [roc.tpr_at_fpr(scores, truth, level, confidence) for level in levels]
+    low, high = np.array([rate.low for rate in rates]), np.array([rate.high for rate in rates])
+    if inside.ndim == 2:
+        low_rounds, high_rounds = roc.band_over_rounds(inside, outside, levels, confidence)
+        low, high = np.minimum(low, low_rounds), np.maximum(high, high_rounds)
+    # the TPR rises with the FPR, so the band may: it is widened, never narrowed, to do so
+    low, high = np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
     return pd.DataFrame({
         "subject": subject, "fpr": levels, "tpr": [rate.value for rate in rates],
-        "low": [rate.low for rate in rates], "high": [rate.high for rate in rates], "certified": [rate.certified for rate in rates],
+        "low": low, "high": high, "certified": [rate.certified for rate in rates],
     })  # fmt: skip

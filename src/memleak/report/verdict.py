@@ -1,8 +1,9 @@
 """The verdict in plain words. The limits and the risk score stand here, once.
 
 Risk is the attacker's advantage on the most exposed record: of the models that trained on it, the share found
-beyond what guessing at the same false-positive rate would find, (TPR - alpha) / (1 - alpha), from 0 (no evidence) to
-100. The interval holds for all natural targets at once (Bonferroni), since the most exposed one is looked for.
+beyond what guessing at the same false-positive rate would find, (TPR - alpha) / (1 - alpha), from 0 to 100. It is 0
+where no natural record shows evidence: the largest of several noisy rates is not news. The interval holds for all
+targets at once (Bonferroni), since the most exposed one is looked for.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
         which = "is at chance" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return Verdict("UNDECIDED", None, None, None, f"This model {which} ({accuracies}); the audit says nothing.", tuple(notes))
+    if any(metrics["controls"].get(control, {}).get("alarm") for control in ("null", "level")):
+        return Verdict("UNDECIDED", None, None, None, "A control of the audit failed, so its rates cannot be believed; see the alarm.", tuple(notes))
     missed = [name for name, control in metrics["controls"]["positive"].items() if not control["found"]]
     if missed:
         return Verdict(
@@ -71,7 +74,9 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
         return Verdict(
             "UNDECIDED", None, None, None, f"No verdict: {why}. Set {'targets' if not judged else 'holdout_rounds'} in the design.", tuple(notes)
         )
-    value, low, high = (advantage(max(attack["tpr"][key] for attack in judged.values()), alpha) for key in ("value", "low_of_all", "high_of_all"))
+    shown = [attack["tpr"] for name, attack in judged.items() if natural[name]["state"] != "no evidence"]
+    value, low = (max((advantage(tpr[key], alpha) for tpr in shown), default=0.0) for key in ("value", "low_of_all"))
+    high = advantage(max(attack["tpr"]["high_of_all"] for attack in judged.values()), alpha)
     state = state_of(low, high)
     exposed = [name for name in natural if natural[name]["state"] == "exposed"]
     sentence = (
@@ -93,10 +98,12 @@ def _warnings(metrics: dict[str, Any]) -> list[str]:
     found = []
     controls = metrics["controls"]
     if controls["null"]["alarm"]:
-        found.append(f"ALARM: the null control found a difference where there is none (p = {controls['null']['p']:.2g}); do not trust this audit.")
+        found.append(
+            f"ALARM: models that never saw the record differ between early and late rounds (p = {controls['null']['p']:.2g}): something drifted while they were trained."
+        )
     if controls.get("level", {}).get("alarm"):
         found.append(
-            f"ALARM: the headline attack accuses {controls['level']['value']:.1%} of models that never saw the record, above alpha = {metrics['alpha']:.1%}; its fit is wrong for this signal."
+            f"ALARM: the headline attack accuses {controls['level']['value']:.1%} of models that never saw the record, above alpha = {metrics['alpha']:.1%} (p = {controls['level']['p']:.2g} for the worst record); its fit is wrong for this signal."
         )
     untestable = [name for name, target in metrics["targets"].items() if not target["effect"]["testable"]]
     if untestable:
