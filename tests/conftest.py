@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,14 @@ def test_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("MEMLEAK_TEST_DATA names no folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _denormals_are_back() -> Iterator[None]:
+    """A training job flushes denormal numbers to zero in its process; the next test is not to inherit that."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture
