@@ -122,3 +122,9 @@ def test_renaming_the_classes_changes_nothing():
 def test_bad_input_is_refused_in_one_sentence(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         classifier.all_signals(logits, labels)
+
+
+def test_half_precision_logits_are_read_too():
+    logits = torch.tensor([[2.0, 1.0, 0.5]])
+
+    assert all_signals(logits.bfloat16(), torch.tensor([1]))["margin"] == all_signals(logits, torch.tensor([1]))["margin"]

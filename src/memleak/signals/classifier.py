@@ -12,7 +12,10 @@ from scipy.special import logsumexp
 
 
 def _array(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+    return np.asarray(values)
 
 
 def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
