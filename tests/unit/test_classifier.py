@@ -78,8 +78,8 @@ def test_entropies_by_hand_at_the_ends():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 def test_torch_and_numpy_give_the_same(dtype):
     logits = torch.from_numpy(LOGITS).to(dtype).requires_grad_()
-    theirs = classifier.classifier.all_signals(logits, torch.from_numpy(LABELS))
-    ours = classifier.classifier.all_signals(logits.detach().numpy(), LABELS)
+    theirs = classifier.all_signals(logits, torch.from_numpy(LABELS))
+    ours = classifier.all_signals(logits.detach().numpy(), LABELS)
 
     assert set(ours) == {"margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct"}
     for name in ours:
@@ -121,7 +121,7 @@ def test_renaming_the_classes_changes_nothing():
 )
 def test_bad_input_is_refused_in_one_sentence(logits, labels, message):
     with pytest.raises(ValueError, match=message):
-        classifier.classifier.all_signals(logits, labels)
+        classifier.all_signals(logits, labels)
 
 
 def test_half_precision_logits_are_read_too():
