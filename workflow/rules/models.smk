@@ -11,6 +11,7 @@ rule train:
         "logs/train/{recipe}/{shard}.log",
     benchmark:
         "logs/benchmarks/train/{recipe}/{shard}.tsv"
+    priority: 1  # long jobs first: the short queries then fill the cores that the last trainings leave idle
     threads: 1
     resources:
         gpu=N_GPUS_PER_JOB,
