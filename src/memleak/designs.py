@@ -55,6 +55,8 @@ def resolve_target(name: str, records: Records, seed: int, pool: int | None = No
     """The record that a target id such as `atypical01` stands for."""
     kind, position = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
     inside = pool_of(len(records.labels), pool, seed)
+    if position >= (there := len(records.labels) if kind == "index" else len(inside)):
+        raise ValueError(f"target {name} is out of range: there are {there} records (0 to {there - 1}); ask for another")
     if kind == "index":
         source = position
     elif kind == "atypical":
@@ -170,9 +172,10 @@ class Rounds:
 
     def _task(self, arm: str, round_: int, order: np.ndarray, target: Target | None) -> Task:
         members, rest = order[: self.subset_size], order[self.subset_size :]
-        if len(members) < self.subset_size:
+        if not len(rest):
+            without = f"without the records equal to {self.target} " if self.target else ""
             raise ValueError(
-                f"{self.name}: without the records equal to {self.target} the pool has {len(members)} records, subset_size asks for {self.subset_size}; lower it"
+                f"{self.name}: {without}the pool has {len(order)} records, subset_size asks for {self.subset_size} and some must stay outside; lower it"
             )
         key = randomness.derive(self.seed, "round", self.role, round_)
         swapped = arm == "in" and self.neighbour == "replace"

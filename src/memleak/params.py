@@ -61,7 +61,8 @@ class Dataset(Frozen):
 
     @property
     def declared_size(self) -> int | None:
-        return self.n or DECLARED_SIZES.get(self.name)
+        """Samples before any data is there: as declared, or those of a built-in data set from its own source."""
+        return self.n or (DECLARED_SIZES.get(self.name) if self.source in (None, "torchvision") else None)
 
     def source_files(self) -> list[str]:
         """The local files that the data is read from, relative as `source` is."""

@@ -72,7 +72,7 @@ def unlock(directory: Path) -> bool:
         return False
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words, where = process.info["cmdline"] or [], process.info["cwd"]
-        is_here = where is not None and Path(where).resolve() == directory.resolve()
+        is_here = where is None or Path(where).resolve() == directory.resolve()  # None: somebody else's, so it may be here
         if is_here and any("snakemake" in Path(word).name for word in words[:3]) and process.info["pid"] != os.getpid():
             return False
     for lock in locks.iterdir():

@@ -86,8 +86,6 @@ class PlannedAudit:
                 "seed": self.seed,
                 "dataset": self.audit.dataset,
                 "recipe": self.recipe.name,
-                "recipe_id": self.recipe.id,
-                "recipe_fields": self.recipe.recipe.model_dump(mode="json"),
                 "design": self.audit.design.model_dump(mode="json"),
                 "shards": [rounds_json(rounds) for rounds, _ in self.shards],
             }

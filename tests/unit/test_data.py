@@ -158,3 +158,12 @@ def test_cifar100_of_the_test_data_has_its_known_twins(test_data, tmp_path):
     assert samples.inputs.shape == (10_000, 32, 32, 3)
     assert np.bincount(samples.labels).tolist() == [100] * 100
     assert content_groups(samples.inputs.reshape(10_000, -1)).max() < 10_000
+
+
+def test_a_declared_size_is_checked_whatever_the_source(tmp_path):
+    _parquet(tmp_path, {"image": [_image(), _image()], "label": [0, 1]})
+    declared = params.Dataset(name="cifar10", source=str(tmp_path), n=3)
+
+    with pytest.raises(DataError, match="cifar10: 2 samples found, 3 declared"):
+        data.prepare(declared, tmp_path / "out/dataset.json")
+    assert params.Dataset(name="cifar10", source=str(tmp_path)).declared_size is None  # 50,000 is torchvision's

@@ -261,3 +261,15 @@ def test_a_field_at_its_default_is_left_out_of_the_name():
     defaults = {name: field.default for name, field in Recipe.model_fields.items() if not field.is_required()}
 
     assert set(plan.build(params(recipe=defaults)).recipes) == set(plan.build(params()).recipes)
+
+
+@pytest.mark.parametrize("name", ["index01797", "random1797", "atypical1797", "mislabelled1797"])
+def test_a_target_that_is_not_there_is_one_sentence(digits, name):
+    with pytest.raises(ValueError, match=rf"target {name} is out of range: there are 1797 records \(0 to 1796\)"):
+        resolve_target(name, digits, 0)
+
+
+def test_a_subset_as_large_as_the_pool_is_refused(digits):
+    """Nothing would be left to measure a model's test accuracy on."""
+    with pytest.raises(ValueError, match="the pool has 1797 records, subset_size asks for 1797 and some must stay outside"):
+        Rounds(None, 1797, 0, "fit", 0, 1).tasks(digits)

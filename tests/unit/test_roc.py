@@ -133,9 +133,18 @@ def test_the_band_over_rounds_is_wider_where_records_of_a_round_are_alike():
 
 
 def test_precision_and_recall_by_hand():
-    recall, precision = roc.precision_recall(np.array([3, 1, 2, 1]), np.array([True, True, False, False]))
+    fpr, tpr, _ = roc.curve(np.array([3, 1, 2, 1]), np.array([True, True, False, False]))
 
-    assert recall.tolist() == [0.5, 0.5, 1.0] and precision == approx([1.0, 0.5, 0.5])
+    assert tpr[1:].tolist() == [0.5, 0.5, 1.0]
+    assert [roc.precision(t, f) for t, f in zip(tpr[1:], fpr[1:], strict=True)] == approx([1.0, 0.5, 0.5])
+    assert np.isnan(roc.precision(tpr[0], fpr[0]))
+
+
+def test_the_precision_of_a_point_is_that_of_the_fpr_it_achieved():
+    """At FPR 1 % five non-members allow no error: who is accused there is accused rightly."""
+    points = roc_points("x", np.array([1.0, 5.0, 6.0]), np.arange(5) / 2)
+
+    assert points.loc[points["fpr"] == 0.01, "precision"].item() == 1.0
 
 
 @pytest.mark.parametrize(

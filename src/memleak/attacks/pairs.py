@@ -11,6 +11,7 @@ import pandas as pd
 
 from memleak import artefacts
 from memleak.artefacts import ArtefactError
+from memleak.attacks.single_point import statistic
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Arms:
             inside={name: values[keep] for name, values in self.inside.items()},
             outside={name: values[keep] for name, values in self.outside.items()},
         )
+
+    def statistic(self, signal: str) -> tuple[np.ndarray, np.ndarray]:
+        """A signal of the IN and of the OUT arms, views averaged, [R] each; higher means more likely a member."""
+        return statistic(self.inside[signal], signal).mean(axis=-1), statistic(self.outside[signal], signal).mean(axis=-1)
 
     @property
     def n_rounds(self) -> int:

@@ -59,7 +59,7 @@ class Dataset:
 def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
     """Load, check and describe a data set; write its arrays beside `output` and then `output` itself."""
     samples = check(plugins.function_of("datasets", dataset.name)(dataset.source), dataset.name)
-    if dataset.declared_size is not None and dataset.source is None and dataset.declared_size != len(samples.labels):
+    if dataset.declared_size not in (None, len(samples.labels)):
         raise DataError(f"{dataset.name}: {len(samples.labels)} samples found, {dataset.declared_size} declared")
     flat = samples.inputs.reshape(len(samples.inputs), -1)
     arrays = {

@@ -128,7 +128,8 @@ def _targets(
 
 def _difference(arm: Arms) -> np.ndarray:
     """Margin of the IN arm less that of the OUT arm, all rounds, [R] nats."""
-    return arm.inside["margin"].mean(axis=-1) - arm.outside["margin"].mean(axis=-1)
+    inside, outside = arm.statistic("margin")
+    return inside - outside
 
 
 def _effect(arm: Arms, n_targets: int) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def _effect(arm: Arms, n_targets: int) -> dict[str, Any]:
 
 
 def _auc(arm: Arms) -> dict[str, Any]:
-    inside, outside = arm.inside["margin"].mean(axis=-1), arm.outside["margin"].mean(axis=-1)
+    inside, outside = arm.statistic("margin")
     value = roc.auc(np.concatenate([inside, outside]), np.repeat([True, False], len(inside)))
     low, high = roc.auc_interval(value, len(inside), len(outside))
     return {"value": value, "low": low, "high": high, "n": len(inside)}
@@ -190,7 +191,7 @@ def _controls(
     """Checks of the audit itself: a null that must find nothing, a level that must be kept, a leak that must be found."""
     null = []
     for arm in arms:  # OUT arms of early against late rounds: nobody trained on the record, so only a drift can differ
-        early, late = np.array_split(arm.outside["margin"].mean(axis=-1), 2)
+        early, late = np.array_split(arm.statistic("margin")[1], 2)
         null.append(paired.two_sided(late[: len(early)] - early[: len(late)]))
     p_null = float(holm(null).min())
     controls: dict[str, Any] = {

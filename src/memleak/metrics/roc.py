@@ -156,7 +156,6 @@ def band_over_rounds(members: np.ndarray, others: np.ndarray, levels: np.ndarray
     return low, high
 
 
-def precision_recall(scores: np.ndarray, is_member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at every distinct score, at equal numbers of members and non-members (prior 1/2)."""
-    fpr, tpr, _ = curve(scores, is_member)
-    return tpr[1:], tpr[1:] / (tpr[1:] + fpr[1:])
+def precision(tpr: float, fpr: float) -> float:
+    """The share of right accusations where members are as many as non-members; NaN where nobody is accused."""
+    return tpr / (tpr + fpr) if tpr + fpr > 0 else float("nan")

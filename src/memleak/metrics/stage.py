@@ -13,7 +13,7 @@ from memleak import artefacts
 from memleak.attacks import pairs
 from memleak.attacks.fits import Fit, Kde, Normal, fit
 from memleak.attacks.pairs import Arms
-from memleak.attacks.single_point import Options, statistic
+from memleak.attacks.single_point import Options
 from memleak.metrics import decisions, roc
 from memleak.metrics.audit import measure_audit
 from memleak.metrics.intervals import models_for_level
@@ -29,13 +29,8 @@ def threshold(plan_path: Path, signal_paths: Sequence[Path], attack: dict[str, A
     return len(fitted)
 
 
-def values_of(arms: Arms, signal: str) -> tuple[np.ndarray, np.ndarray]:
-    """The statistic of the IN and of the OUT arms, [R] each, views averaged; higher means more likely a member."""
-    return tuple(statistic(arm[signal], signal).mean(axis=-1) for arm in (arms.inside, arms.outside))  # type: ignore[return-value]
-
-
 def _fit_target(arms: Arms, options: Options) -> dict[str, Any]:
-    inside, outside = values_of(arms, options.signal)
+    inside, outside = arms.statistic(options.signal)
     try:
         fit_in, fit_out = fit(inside, options.fit), fit(outside, options.fit)
         if options.test == "likelihood_ratio":
@@ -93,7 +88,7 @@ def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Seque
         scores = artefacts.read_table(score_path, artefacts.SCORE_COLUMNS).set_index(["target_id", "sample_id"])["score"]
         for target, arms in arms_of.items():
             rule = read_rule(fitted["targets"][target], options.alpha)
-            for is_member, ids, values in zip((True, False), (arms.in_id, arms.out_id), values_of(arms, options.signal), strict=True):
+            for is_member, ids, values in zip((True, False), (arms.in_id, arms.out_id), arms.statistic(options.signal), strict=True):
                 keys = pd.MultiIndex.from_product([ids, [arms.sample_id]])
                 tables.append(pd.DataFrame({
                     "attack": attack["id"], "target": target, "sample_id": arms.sample_id, "round": arms.round, "target_id": ids,
@@ -119,7 +114,7 @@ def measure(
     arms = pairs.read(plan_path, signal_paths, ["margin", "loss"])
     metrics = measure_audit(artefacts.read_facts(plan_path), models, arms, thresholds, decided, headline["headline"], headline["allow_mixed"])
     signal = thresholds[headline["headline"]]["attack"]["options"]["signal"]
-    curves = pd.concat([roc_points(arm.target, *values_of(arm, signal)) for arm in arms], ignore_index=True)
+    curves = pd.concat([roc_points(arm.target, *arm.statistic(signal)) for arm in arms], ignore_index=True)
     chosen = decided[decided["attack"] == headline["headline"]]
     if len(chosen):
         by_round = (chosen[chosen["is_member"] == truth].pivot(index="round", columns="target", values="score").to_numpy() for truth in (True, False))
@@ -156,5 +151,6 @@ def roc_points(subject: str, inside: np.ndarray, outside: np.ndarray, confidence
     low, high = np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
     return pd.DataFrame({
         "subject": subject, "fpr": levels, "tpr": [rate.value for rate in rates],
+        "precision": [roc.precision(rate.value, rate.achieved_fpr) for rate in rates],
         "low": low, "high": high, "certified": [rate.certified for rate in rates],
     })  # fmt: skip

@@ -81,16 +81,13 @@ def training(metrics: dict[str, Any]) -> Figure:
     return figure
 
 
-def target(
-    name: str, metrics: dict[str, Any], thresholds: dict[str, Any], roc: pd.DataFrame, values: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> Figure:
+def target(name: str, metrics: dict[str, Any], thresholds: dict[str, Any], roc: pd.DataFrame, inside: np.ndarray, outside: np.ndarray) -> Figure:
     """One target on one sheet: the values with their fits and rules, the ROC twice, precision and recall.
 
-    `values` maps an attack to the statistic of the fitting rounds' IN and OUT models.
+    `inside` and `outside` are the headline attack's statistic of the fitting rounds' models.
     """
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.4), layout="constrained")
-    headline = metrics["headline"]
-    _histogram(axes[0, 0], thresholds, headline, name, *values[headline])
+    _histogram(axes[0, 0], thresholds, metrics["headline"], name, inside, outside)
     own = roc[roc["subject"] == name].sort_values("fpr")
     _roc(axes[0, 1], own, metrics["targets"][name]["auc"])
     _roc_log(axes[1, 0], own)
@@ -154,8 +151,7 @@ def _roc_log(axes: Axes, own: pd.DataFrame) -> None:
 
 
 def _precision_recall(axes: Axes, own: pd.DataFrame) -> None:
-    seen = own[(own["tpr"] + own["fpr"]) > 0]
-    axes.plot(seen["tpr"], seen["tpr"] / (seen["tpr"] + seen["fpr"]), "-o", ms=3, color=IN)
+    axes.plot(own["tpr"], own["precision"], "-o", ms=3, color=IN)
     axes.axhline(0.5, color=FAINT, ls=":")
     axes.set(xlabel="recall (true-positive rate)", ylabel="precision", xlim=(-0.01, 1.03), ylim=(0, 1.05))
     axes.set_title("Precision and recall, members as many as others")

@@ -23,7 +23,6 @@ def figure(
 ) -> None:
     """Draw one figure: `overview`, `training`, or the sheet of the target `name`."""
     from memleak.attacks import pairs
-    from memleak.attacks.single_point import statistic
     from memleak.report import figures
 
     metrics = artefacts.read_json(metrics_path)
@@ -32,12 +31,9 @@ def figure(
         return
     thresholds = {path.stem: artefacts.read_json(path) for path in threshold_paths}
     arms = next(arm for arm in pairs.read(plan_path, signal_paths, ["margin", "loss"]) if arm.target == name).of_role("fit")
-    values = {}
-    for attack, fitted in thresholds.items():
-        signal = fitted["attack"]["options"]["signal"]
-        values[attack] = tuple(statistic(arm[signal], signal).mean(axis=-1) for arm in (arms.inside, arms.outside))
-    roc = artefacts.read_table(roc_path, ["subject", "fpr", "tpr", "low", "high", "certified"])
-    figures.save(figures.target(name, metrics, thresholds, roc, values), svg, png)
+    values = arms.statistic(thresholds[metrics["headline"]]["attack"]["options"]["signal"])
+    roc = artefacts.read_table(roc_path, ["subject", "fpr", "tpr", "precision", "low", "high", "certified"])
+    figures.save(figures.target(name, metrics, thresholds, roc, *values), svg, png)
 
 
 def report(

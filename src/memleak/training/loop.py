@@ -88,18 +88,22 @@ def _optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
+def look_up(dataset: Dataset, sample_ids: np.ndarray, target: Target | None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the data set that samples have their content from, and their labels, [n] each: a canary has its own."""
+    if target is None:
+        return sample_ids, np.array(dataset.labels[sample_ids])
+    is_target = sample_ids == target.sample_id
+    rows = np.where(is_target, target.source_id, sample_ids)
+    return rows, np.where(is_target, target.label, dataset.labels[rows])
+
+
 class Pick:
     """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
 
     def __init__(
         self, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, *, augmented: bool
     ) -> None:
-        rows = np.asarray(sample_ids).copy()
-        if target is not None:
-            rows[rows == target.sample_id] = target.source_id
-        labels = np.array(dataset.labels[rows])
-        if target is not None:
-            labels[np.asarray(sample_ids) == target.sample_id] = target.label
+        rows, labels = look_up(dataset, sample_ids, target)
         self._sorted = np.sort(sample_ids)
         self._position = np.argsort(sample_ids)
         self.labels = torch.from_numpy(labels).to(device)
@@ -199,9 +203,6 @@ def evaluate(
     model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device
 ) -> tuple[float, float]:
     """Mean loss (nats) and accuracy on some samples."""
-    rows = np.where(sample_ids == target.sample_id, target.source_id, sample_ids) if target else sample_ids
-    labels = np.array(dataset.labels[rows])
-    if target is not None:
-        labels[sample_ids == target.sample_id] = target.label
-    logits, truth = predict(model, dataset, sample_ids, target, recipe, device), torch.from_numpy(labels)
+    logits = predict(model, dataset, sample_ids, target, recipe, device)
+    truth = torch.from_numpy(look_up(dataset, sample_ids, target)[1])
     return float(functional.cross_entropy(logits, truth)), float((logits.argmax(1) == truth).double().mean())
