@@ -82,7 +82,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
     sentence = (
         f"{len(exposed)} of {len(natural)} natural records are exposed"
         + (f" ({', '.join(exposed)})" if exposed else "")
-        + f": an attacker who may train models with and without a record, and is wrong about at most {alpha:.0%} of the models that never saw it, "
+        + f": an attacker who may train models with and without a record, and sets out to be wrong about at most {alpha:.0%} of the models that never saw it, "
         + (
             f"recognises {max(a['tpr']['value'] for a in judged.values()):.0%} of the models that trained on the most exposed one."
             if exposed
