@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from memleak.attacks import Evidence, Pool, Turn
 from memleak.attacks.pairs import Arms
 from memleak.metrics import audit, decisions
 from memleak.metrics.intervals import models_for_level
+from memleak.signals.classifier import all_signals
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,124 @@ def audit_world(
         "device": "cpu", "torch": "2.9.0+cpu", "n_train": 500, "n_test": 500, "train_loss": 0.01, "test_loss": 0.4,
         "train_accuracy": 1.0, "test_accuracy": 0.95, "loss_curve": [1.0, 0.5], "accuracy_curve": [0.5, 0.9],
     }  # fmt: skip
-    thresholds = {"np": {"attack": {"options": {"alpha": alpha}}, "models_for_level": models_for_level(alpha), "targets": fitted}}
+    thresholds = {"np": {"attack": {"name": "single_point", "alpha": alpha, "options": {"alpha": alpha}}, "models_for_level": models_for_level(alpha), "targets": fitted}}
     decided = pd.DataFrame(rows, columns=["attack", "target", "round", "says_member", "is_member"])
     return audit.measure_audit(plan, [model | models], arms, thresholds, decided, "np", allow_mixed=False)
+
+
+N_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class HalvesWorld:
+    """A pool of models on complementary halves (2k and 2k + 1), and the first model's audit."""
+
+    pool: Pool
+    n_models: int
+
+    @property
+    def turns(self) -> list[Turn]:
+        """Every model is the target in turn; neither it nor its complement is a reference."""
+        models = np.arange(self.n_models)
+        return [Turn(target, models[models // 2 != target // 2]) for target in range(self.n_models)]
+
+    @property
+    def leaky_turns(self) -> list[Turn]:
+        """The trap: the complement is among the references, so that the count of IN references is the answer."""
+        models = np.arange(self.n_models)
+        return [Turn(target, models[models != target]) for target in range(self.n_models)]
+
+    @property
+    def evidence(self) -> Evidence:
+        """What an attack on the first model sees."""
+        return self.pool.evidence(self.turns[0])
+
+    @property
+    def is_member(self) -> np.ndarray:
+        """The truth about the first model, [N]."""
+        return self.pool.is_in[0]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """The truth about the target of each turn, [T, N]."""
+        return self.pool.is_in
+
+
+def halves(models: int, samples: int, draw: np.random.Generator) -> np.ndarray:
+    """Who trained on what, [M, N]: each pair of models divides the samples into two random halves."""
+    first = np.argsort(draw.random((models // 2, samples)), axis=1) < samples // 2
+    return np.stack([first, ~first], axis=1).reshape(-1, samples)
+
+
+def signals_of(margin: np.ndarray, label: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
+    """All signals of a classifier of three classes that has these margins, [M, N, Q]; float32, as they are stored."""
+    others = draw.normal(size=(len(label), N_CLASSES - 1))
+    others -= np.log(np.exp(others).sum(axis=1, keepdims=True))  # so that the label's logit is the margin
+    label_first = np.concatenate([margin[..., None], np.broadcast_to(others[:, None], (*margin.shape, N_CLASSES - 1))], axis=-1)
+    place = (np.arange(N_CLASSES) - label[:, None]) % N_CLASSES  # of each class in `label_first`
+    logits = np.take_along_axis(label_first, np.broadcast_to(place[:, None], label_first.shape), axis=-1)
+    return all_signals(logits, np.broadcast_to(label[:, None], margin.shape))
+
+
+def world_of(margin: np.ndarray, population: np.ndarray, is_in: np.ndarray, draw: np.random.Generator) -> HalvesWorld:
+    """The world of models that have these margins, [M, N, Q] and [M, Z, Q]."""
+    n_models, n, _ = margin.shape
+    n_population = population.shape[1]
+    label, population_label = draw.integers(0, N_CLASSES, n), draw.integers(0, N_CLASSES, n_population)
+    pool = Pool(
+        signals=signals_of(margin, label, draw),
+        is_in=is_in,
+        population=signals_of(population, population_label, draw) if n_population else None,
+        label=label,
+        sample_id=np.arange(n),
+        group=np.arange(n),
+        population_label=population_label if n_population else None,
+        population_id=n + np.arange(n_population) if n_population else None,
+    )
+    return HalvesWorld(pool, n_models)
+
+
+def gaussian_world(
+    separation: float, models: int, samples: int, seed: int, *, population: int = 0, views: int = 1, spread: float = 0.0, shared: float = 0.0
+) -> HalvesWorld:  # fmt: skip
+    """Margins are normal about a level of each sample's own; where trained on, `separation` standard deviations higher.
+
+    The best possible attack has AUC Phi(d / sqrt 2) and TPR Phi(d - Phi^-1(1 - f)) at FPR f, d = separation *
+    sqrt(views): views are independent. `spread` is the standard deviation of the logarithm of the samples' standard
+    deviations (0: all are 1); `shared` the share of the variance that all samples of a model have in common. The
+    `population` is in nobody's training set. `models` is the number of the pool; a target has two references fewer.
+    """
+    draw = np.random.default_rng(seed)
+    is_in = halves(models, samples, draw)
+    common = np.sqrt(shared) * draw.normal(size=(models, 1, 1))
+
+    def margins(n: int, moved: np.ndarray) -> np.ndarray:
+        level, width = draw.normal(2.0, 2.0, (1, n, 1)), np.exp(spread * draw.normal(size=(1, n, 1)))
+        noise = common + np.sqrt(1 - shared) * draw.normal(size=(models, n, views))
+        return level + width * (noise + separation * moved)
+
+    margin = margins(samples, is_in[:, :, None])
+    return world_of(margin, margins(population, np.zeros((models, population, 1))), is_in, draw)
+
+
+def perfect_memory_world(models: int, samples: int, seed: int, *, population: int = 0, views: int = 1) -> HalvesWorld:
+    """A model is sure of all that it was trained on and of nothing else: every attack ought to have AUC 1."""
+    draw = np.random.default_rng(seed)
+    is_in = halves(models, samples, draw)
+    margin = np.where(is_in[:, :, None], 8.0, 0.0) + 0.1 * draw.normal(size=(models, samples, views))
+    return world_of(margin, 0.1 * draw.normal(size=(models, population, views)), is_in, draw)
+
+
+def randomised_response_world(epsilon: float, models: int, samples: int, seed: int, *, population: int = 0) -> HalvesWorld:
+    """A model says of each record whether it was trained on it, and lies with probability 1 / (1 + e^epsilon).
+
+    The best attack has TPR e^epsilon / (1 + e^epsilon) at FPR 1 / (1 + e^epsilon), which is epsilon-differential privacy exactly.
+    """
+    draw = np.random.default_rng(seed)
+    is_in = halves(models, samples, draw)
+
+    def margins(truth: np.ndarray) -> np.ndarray:
+        lies = draw.random(truth.shape) < 1 / (1 + np.exp(epsilon))
+        return (np.where(truth ^ lies, 2.0, -2.0) + 0.01 * draw.normal(size=truth.shape))[:, :, None]
+
+    return world_of(margins(is_in), margins(np.zeros((models, population), dtype=bool)), is_in, draw)

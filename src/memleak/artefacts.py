@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import struct
@@ -17,9 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # margin, loss, entropies: nats
+SIGNALS = {  # columns of signals and their types; margin, loss and entropies in nats
+    "margin": np.float32, "loss": np.float32, "confidence": np.float32, "entropy": np.float32, "modified_entropy": np.float32, "is_correct": np.bool_,
+}  # fmt: skip
 PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
+SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population")
 SCORE_COLUMNS = ("target_id", "sample_id", "score")
+POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "without_next", "without_previous", "odd", "even")  # the same model, scored with fewer references
 
 
 class ArtefactError(RuntimeError):
@@ -110,6 +115,22 @@ def _checked(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtefactError(f"{path}: truncated or not Parquet ({str(error).splitlines()[0]}); delete it and run again") from None
+
+
+def sample_digest(sample_id: np.ndarray) -> str:
+    """SHA-256 of sample ids in order: whether two files speak of the same samples."""
+    return hashlib.sha256(np.ascontiguousarray(sample_id, dtype="<i8").tobytes()).hexdigest()
+
+
+def row_groups(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of a Parquet file, row group by row group."""
+    with _checked(path), pq.ParquetFile(path) as file:
+        absent = [column for column in columns if column not in file.schema_arrow.names]
+        if absent:
+            raise ArtefactError(f"{path}: has no column {', '.join(absent)}; delete it and run again")
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=list(columns))
+            yield {column: table[column].to_numpy() for column in columns}
 
 
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memleak import params as params_room
-from memleak.designs import Rounds
+from memleak.designs import Shard, shard_of
 from memleak.params import Dataset, Recipe
 
 
@@ -31,14 +31,14 @@ def _fetch(a: argparse.Namespace) -> str:
 def _plan(a: argparse.Namespace) -> str:
     from memleak.data import stage
 
-    return f"{stage.plan(a.data, json.loads(a.audit), a.output)} models"
+    return f"{stage.plan(a.data, json.loads(a.audit), a.output, a.samples)} models"
 
 
 def _train(a: argparse.Namespace) -> str:
     from memleak.training import stage
 
     recipe = json.loads(a.recipe)
-    done = stage.train(a.data, recipe["name"], Recipe(**recipe["recipe"]), _rounds(a.shard), a.output, a.device)
+    done = stage.train(a.data, recipe["name"], Recipe(**recipe["recipe"]), _shard(a.shard), a.output, a.device)
     return f"{done['trained']} models trained, {done['adopted']} adopted, {done['seconds']:.1f} s"
 
 
@@ -46,21 +46,20 @@ def _query(a: argparse.Namespace) -> str:
     from memleak.signals import stage
 
     recipe = json.loads(a.recipe)
-    targets = json.loads(a.query)["targets"]
-    n = stage.query(a.models, a.data, recipe["name"], Recipe(**recipe["recipe"]), _rounds(a.shard), targets, a.output, a.device)
+    n = stage.query(a.models, a.data, recipe["name"], Recipe(**recipe["recipe"]), _shard(a.shard), json.loads(a.query), a.output, a.device)
     return f"{n} answers"
 
 
 def _score(a: argparse.Namespace) -> str:
     from memleak.attacks import stage
 
-    return f"{stage.score(a.plan, a.signals, json.loads(a.attack), a.output)} scores"
+    return f"{stage.score(a.plan, a.samples, a.signals, a.population, json.loads(a.attack), a.output)} scores"
 
 
 def _threshold(a: argparse.Namespace) -> str:
     from memleak.metrics import stage
 
-    return f"rules for {stage.threshold(a.plan, a.signals, json.loads(a.attack), a.output)} targets"
+    return f"rules for {stage.threshold(a.plan, a.signals, a.scores, json.loads(a.attack), a.output)} targets"
 
 
 def _decide(a: argparse.Namespace) -> str:
@@ -72,8 +71,10 @@ def _decide(a: argparse.Namespace) -> str:
 def _measure(a: argparse.Namespace) -> str:
     from memleak.metrics import stage
 
-    metrics = stage.measure(a.plan, a.signals, a.thresholds, a.decisions, json.loads(a.headline), a.metrics, a.exposure, a.roc, a.plots)
-    return f"{len(metrics['targets'])} targets measured"
+    metrics = stage.measure(
+        a.plan, a.samples, a.signals, a.thresholds, a.scores, a.decisions, json.loads(a.headline), a.metrics, a.exposure, a.roc, a.plots
+    )
+    return f"{len(metrics['attacks'])} attacks measured"
 
 
 def _figure(a: argparse.Namespace) -> str:
@@ -134,8 +135,8 @@ def _unlock(a: argparse.Namespace) -> str:
     return "a lock that a killed run left behind was removed" if pipeline.unlock(Path.cwd()) else ""
 
 
-def _rounds(text: str) -> Rounds:
-    return Rounds(**{"target": None, **json.loads(text)})
+def _shard(text: str) -> Shard:
+    return shard_of(json.loads(text))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -186,26 +187,28 @@ def parser() -> argparse.ArgumentParser:
 
     verb("init", _init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
     verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))
-    verb("plan", _plan, "draw who trains on what", "data", "output", texts=("audit",))
+    verb("plan", _plan, "draw who trains on what", "data", "output", "samples", texts=("audit",))
     train = verb("train", _train, "train one shard of models", "data", "output", texts=("recipe", "shard"))
     query = verb("query", _query, "ask a shard's models about the audited samples", "models", "data", "output", texts=("recipe", "shard", "query"))
     for heavy in (train, query):
         heavy.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    verb("score", _score, "what an attack concludes", "plan", "output", texts=("attack",), lists=("signals",))
-    verb("threshold", _threshold, "fit, and set the rule that keeps alpha", "plan", "output", texts=("attack",), lists=("signals",))
-    verb("decide", _decide, "apply the rules to the hold-out models", "plan", "output", lists=("signals", "thresholds", "scores"))
+    verb("score", _score, "what an attack concludes", "plan", "samples", "output", texts=("attack",), lists=("signals", "population"))
+    threshold = verb("threshold", _threshold, "fit, and set the rule that keeps alpha", "plan", "output", texts=("attack",), lists=("signals",))
+    threshold.add_argument("--scores", type=Path, help="of the attack, unless it decides on the signal itself")
+    verb("decide", _decide, "apply the rules to models that they were not fitted on", "plan", "output", lists=("signals", "thresholds", "scores"))
     verb(
         "measure",
         _measure,
         "rates, tests and controls",
         "plan",
+        "samples",
         "decisions",
         "metrics",
         "exposure",
         "roc",
         "plots",
         texts=("headline",),
-        lists=("signals", "thresholds"),
+        lists=("signals", "thresholds", "scores"),
     )
     figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds"))
     figure.add_argument("--name", required=True, help="overview, training or a target's id")

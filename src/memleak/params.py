@@ -21,6 +21,9 @@ TRAINING_VERSION = 1  # raise by hand when the same recipe would give other weig
 SIGNALS_VERSION = 1  # raise by hand when the same weights would give other signals
 DECLARED_SIZES = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000}  # samples of the built-in data sets
 
+KINDS = ("pairs", "halves", "canaries")  # of designs
+VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?)$"  # a family of ways to show an image
+
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -147,6 +150,61 @@ class Pairs(Frozen):
     subset_size: int = Field(gt=0, description="training records of one model, without the audited one")
     pool: int | None = Field(None, gt=1, description="draw from so many records of the data set (default: all)")
     neighbour: Literal["add", "replace"] = Field("add", description="is the audited record added, or put in another's place")
+    population: int | None = Field(None, gt=0, description="records outside the pool that attacks compare with (default: all that pool leaves)")
+
+
+class Halves(Frozen):
+    """Every model trains on a random half of the pool, its twin on the other half; each is the target in turn."""
+
+    kind: Literal["halves"]
+    models: int = Field(ge=2, multiple_of=2)
+    pool: int | None = Field(None, gt=3, description="draw from so many records of the data set (default: all, which leaves no population)")
+    population: int | None = Field(None, gt=0, description="records outside the pool that attacks compare with (default: all that pool leaves)")
+    targets: int | None = Field(None, gt=0, description="audit so many models in turn (default: all)")
+
+    @property
+    def subset_size(self) -> int | None:
+        return self.pool // 2 if self.pool else None
+
+    @property
+    def n_targets(self) -> int:
+        return min(self.targets or self.models, self.models)
+
+    @property
+    def n_references(self) -> int:
+        """Reference models of each target: all but itself and its twin."""
+        return self.models - 2
+
+
+class Canaries(Frozen):
+    """One-run audits: independent coins decide which canaries a model trains on, beside records that all models have."""
+
+    kind: Literal["canaries"]
+    canaries: int = Field(ge=10, description="records whose membership a coin decides")
+    subset_size: int = Field(ge=0, description="records that every model trains on beside its canaries")
+    models: int = Field(1, ge=1, description="trainings, each an audit of its own")
+    mislabelled: bool = Field(False, description="are canaries copies of records with a wrong label")
+    pool: int | None = Field(None, gt=1, description="draw from so many records of the data set (default: all, which leaves no population)")
+    population: int | None = Field(None, gt=0, description="records outside the pool that attacks compare with (default: all that pool leaves)")
+
+    @property
+    def n_targets(self) -> int:
+        return self.models
+
+    @property
+    def n_references(self) -> int:
+        return self.models - 1
+
+
+Design = Annotated[Pairs | Halves | Canaries, Field(discriminator="kind")]
+
+
+class Epsilon(Frozen):
+    """How a lower bound of epsilon is claimed: declared before it is measured."""
+
+    delta: float = Field(default=1e-5, ge=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    strategy: Literal["split", "bonferroni"] = Field(default="split", description="how the number of guesses is chosen in a one-run audit")
 
 
 class Audit(Frozen):
@@ -154,30 +212,78 @@ class Audit(Frozen):
 
     dataset: str
     recipe: str
-    design: Pairs
+    design: Design
+    views: tuple[Annotated[str, Field(pattern=VIEW)], ...] = Field(
+        ("identity",), min_length=1, description="how records are shown: identity, flip, shift-N (8 moves by N pixels), flip-shift-N"
+    )
     attacks: dict[Id, dict[str, Any]] = Field(min_length=1)
     headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
+    alpha: Probability | None = Field(
+        None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"
+    )
+    epsilon: Epsilon = Epsilon()
+    include_records: bool = Field(False, description="show pictures of the most exposed records in the report")
 
     @model_validator(mode="after")
     def _attacks_are_known(self) -> Audit:
         for attack_id, entry in self.attacks.items():
             if "name" not in entry:
                 raise ValueError(f"attacks.{attack_id}: 'name' is missing{plugins.nearest('', list(plugins.BUILT_IN['attacks']))}")
-            if entry["name"] != "single_point":
-                raise ValueError(f"attacks.{attack_id}.name: '{entry['name']}' is not an attack of the design pairs; use single_point")
+            if entry["name"] == "single_point" and not isinstance(self.design, Pairs):
+                raise ValueError(f"attacks.{attack_id}.name: single_point is an attack of the design pairs; here lira tells most, or rmia")
             try:
-                attack_options(entry)
+                options = attack_options(entry)
             except pydantic.ValidationError as error:
                 raise ValueError("; ".join(f"attacks.{attack_id}.{line}" for line in sentences(error))) from None
             except plugins.UnknownPlugin as error:
                 raise ValueError(f"attacks.{attack_id}.name: {error}") from None
+            self._check_needs(f"attacks.{attack_id}", options, entry.get("references"))
+        if "identity" not in self.views and isinstance(self.design, Pairs):
+            raise ValueError("views: 'identity' must be among them in a pairs audit")
         if self.headline is not None and self.headline not in self.attacks:
             raise ValueError(f"headline: no attack is called '{self.headline}'{plugins.nearest(self.headline, list(self.attacks))}")
         return self
 
+    def _check_needs(self, where: str, options: BaseModel, references: Any) -> None:
+        """Refuse more references than the design trains, and attacks that ask for more than it can give."""
+        if references is not None and (isinstance(references, bool) or not isinstance(references, int) or references < 1):
+            raise ValueError(f"{where}.references: expected a number of models, found {references!r}")
+        needs = getattr(options, "needs", None)
+        if needs is not None and needs.population and self.design.pool is None:
+            raise ValueError(f"{where}: a population is needed, and the pool is the whole data set; set design.pool, so that records stay outside")
+        if isinstance(self.design, Pairs):
+            if references is not None:
+                raise ValueError(f"{where}.references: the fitting rounds are the references of a pairs audit; set design.rounds")
+            return
+        there = self.design.n_references
+        if references is not None and references > there:
+            raise ValueError(
+                f"{where}.references: {references} asked for, each target has {there} of the design's {self.design.models} models; add models"
+            )
+        if references is not None and isinstance(self.design, Halves) and references % 2:
+            raise ValueError(f"{where}.references: {references} asked for; models come in complementary twos, so give an even number")
+        if needs is None:
+            return
+        least = 2 * max(needs.inside, needs.outside) if isinstance(self.design, Halves) else needs.inside + needs.outside
+        if (there if references is None else references) < least:
+            raise ValueError(
+                f"{where}: {least} reference models are needed, each target has {there if references is None else references}; add models"
+            )
+
+    @property
+    def needs_population(self) -> bool:
+        """Whether some attack compares with records outside every training set."""
+        needs = (getattr(attack_options(entry), "needs", None) for entry in self.attacks.values())
+        return any(found is not None and found.population for found in needs)
+
     @property
     def headline_attack(self) -> str:
         return self.headline or next(iter(self.attacks))
+
+    @property
+    def decision_alpha(self) -> float:
+        """False-positive rate of the decisions of attacks that have none of their own."""
+        return self.alpha or (0.05 if isinstance(self.design, Pairs) else 0.01)
 
 
 class Params(Frozen):
@@ -204,11 +310,21 @@ class Params(Frozen):
         return self
 
 
-def check_sizes(where: str, design: Pairs, n_samples: int) -> None:
+def check_sizes(where: str, design: Pairs | Halves | Canaries, n_samples: int) -> None:
     """Raise ParamsError where a design asks for records that a data set of `n_samples` does not have."""
     pool = design.pool or n_samples
     if pool > n_samples:
         raise ParamsError(f"{where}.pool: {pool} records asked for, the data set has {n_samples}; lower pool")
+    if not isinstance(design, Pairs):
+        outside = n_samples - pool
+        if design.population is not None and design.population > outside:
+            raise ParamsError(f"{where}.population: {design.population} records asked for, the pool leaves {outside}; lower population or pool")
+        if isinstance(design, Canaries) and design.canaries + design.subset_size >= pool:
+            raise ParamsError(
+                f"{where}: {design.canaries} canaries and a subset of {design.subset_size} need more than {design.canaries + design.subset_size} records, "
+                f"so that some stay outside; the pool has {pool}; lower one of them"
+            )
+        return
     if design.subset_size >= pool:
         raise ParamsError(
             f"{where}.subset_size: {design.subset_size} records asked for, the pool has {pool}; it must be smaller, so that records stay outside"
@@ -239,18 +355,24 @@ def plugin_code(room: str, name: str) -> dict[str, str]:
 def attack_options(entry: Mapping[str, Any]) -> BaseModel:
     """The validated `Options` of one attack's entry in params.yaml."""
     module = plugins.module_of("attacks", entry["name"])
-    return module.Options(**{key: value for key, value in entry.items() if key != "name"})
+    return module.Options(**{key: value for key, value in entry.items() if key not in ("name", "references")})
 
 
 def sentences(error: pydantic.ValidationError) -> list[str]:
     """One sentence for each fault of a validation error."""
     lines = []
     for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
+        parts = [part for before, part in zip(("", *fault["loc"]), fault["loc"], strict=False) if before != "design" or part not in KINDS]
+        place = ".".join(str(part) for part in parts)
         text = re.sub(r"^(Value error, |Input )", "", fault["msg"])
         given = fault.get("input")
         shown = f", found {given!r}" if fault["type"] not in ("value_error", "missing") and not isinstance(given, dict) else ""
-        if fault["type"] == "string_pattern_mismatch":
+        if fault["type"].startswith("union_tag"):
+            found = fault["ctx"].get("tag")
+            text, shown = f"kind: {f'{found!r} is not a design' if found else 'is missing'}{plugins.nearest(str(found or ''), list(KINDS))}", ""
+        if fault["type"] == "string_pattern_mismatch" and "views" in fault["loc"]:
+            text = "a view is identity, flip, shift-N or flip-shift-N"
+        elif fault["type"] == "string_pattern_mismatch":
             text, shown = "an id has small letters, digits and '-' only, and begins with a letter or digit", f", found {given!r}"
         lines.append(f"{place}: {text}{shown}".removeprefix(": "))
     return lines
@@ -292,6 +414,7 @@ def schema() -> dict[str, Any]:
     entries = []
     for name in plugins.BUILT_IN["attacks"]:
         options = plugins.module_of("attacks", name).Options.model_json_schema()
-        entries.append(options | {"title": name, "required": ["name"], "properties": {"name": {"const": name}, **options["properties"]}})
+        shared = {"name": {"const": name}, "references": {"type": "integer", "description": "use so many of the reference models (default: all)"}}
+        entries.append(options | {"title": name, "required": ["name"], "properties": {**shared, **options["properties"]}})
     whole["$defs"]["Audit"]["properties"]["attacks"]["patternProperties"] = {r"^[a-z0-9][a-z0-9-]*$": {"anyOf": entries}}
     return whole | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "memleak params.yaml"}

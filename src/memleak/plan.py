@@ -6,17 +6,20 @@ weight; a shard's name holds its design, seed and range of rounds; neither depen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from memleak import plugins, provenance
-from memleak.designs import Rounds, rounds_of
+from memleak.designs import Coins, Complements, Shard, rounds_of, shard_json
 from memleak.params import (
     SIGNALS_VERSION,
     TRAINING_VERSION,
     Audit,
+    Canaries,
     Dataset,
+    Halves,
+    Pairs,
     Params,
     Recipe,
     attack_options,
@@ -50,16 +53,31 @@ class PlannedRecipe:
 
 @dataclass(frozen=True)
 class Query:
-    """Which samples a shard is asked about."""
+    """Which samples a shard is asked about, and in which views."""
 
-    targets: tuple[str, ...]
+    samples: str  # targets, pool, canaries or population
+    seed: int
+    views: tuple[str, ...] = ("identity",)
+    targets: tuple[str, ...] = ()
+    pool: int | None = None
+    n: int | None = None  # of the population
+    canaries: int | None = None
+    mislabelled: bool | None = None
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        known = {field_.name: getattr(self, field_.name) for field_ in fields(self)}
+        return {key: value for key, value in known.items() if value not in (None, ())}
 
     @cached_property
     def name(self) -> str:
-        return f"targets-{provenance.digest({'targets': self.targets, 'version': SIGNALS_VERSION})}"
+        """`pool-1a2b3c4d`. Seed and pool of audited records stand in the shard's name."""
+        if self.samples == "targets" and self.views == ("identity",):
+            return f"targets-{provenance.digest({'targets': self.targets, 'version': SIGNALS_VERSION})}"
+        return f"{self.samples}-{provenance.digest(self.facts | {'version': SIGNALS_VERSION})}"
 
     def canonical_json(self) -> str:
-        return provenance.canonical_json({"targets": list(self.targets)})
+        return provenance.canonical_json(self.facts)
 
 
 @dataclass(frozen=True)
@@ -70,13 +88,22 @@ class PlannedAudit:
     audit: Audit
     recipe: PlannedRecipe
     seed: int
-    shards: tuple[tuple[Rounds, Query], ...]
+    shards: tuple[tuple[Shard, Query], ...]
+    population: tuple[tuple[Shard, Query], ...]  # the same shards again, asked about other samples; () where no attack wants them
 
     def models(self) -> list[str]:
-        return [f"results/models/{self.recipe.name}/{rounds.name}.safetensors" for rounds, _ in self.shards]
+        return [f"results/models/{self.recipe.name}/{shard.name}.safetensors" for shard, _ in self.shards]
 
     def signals(self) -> list[str]:
-        return [f"results/signals/{self.recipe.name}/{query.name}/{rounds.name}.parquet" for rounds, query in self.shards]
+        """What the models say about the audited samples."""
+        return [self._signals(*asked) for asked in self.shards]
+
+    def population_signals(self) -> list[str]:
+        """What they say about the population."""
+        return [self._signals(*asked) for asked in self.population]
+
+    def _signals(self, shard: Shard, query: Query) -> str:
+        return f"results/signals/{self.recipe.name}/{query.name}/{shard.name}.parquet"
 
     def canonical_json(self) -> str:
         """What the plan, scores, metrics and report need to know: one text."""
@@ -87,18 +114,39 @@ class PlannedAudit:
                 "dataset": self.audit.dataset,
                 "recipe": self.recipe.name,
                 "design": self.audit.design.model_dump(mode="json"),
-                "shards": [rounds_json(rounds) for rounds, _ in self.shards],
+                "shards": [shard_json(shard) for shard, _ in self.shards],
+                "asked": [query.facts for query in sorted({*self.queries()}, key=lambda query: query.name)],
             }
         )
 
     def attack_json(self, attack_id: str) -> str:
         """One attack's validated options, defaults included."""
         entry = self.audit.attacks[attack_id]
-        return provenance.canonical_json({"id": attack_id, "name": entry["name"], "options": attack_options(entry).model_dump(mode="json")})
+        facts = {"id": attack_id, "name": entry["name"], "options": attack_options(entry).model_dump(mode="json")}
+        facts["alpha"] = facts["options"].get("alpha", self.audit.decision_alpha)
+        return provenance.canonical_json(facts | ({"references": entry["references"]} if "references" in entry else {}))
+
+    def queries(self) -> list[Query]:
+        return [query for _, query in (*self.shards, *self.population)]
+
+    @property
+    def is_pairs(self) -> bool:
+        return isinstance(self.audit.design, Pairs)
+
+    def wants_population(self, attack_id: str) -> bool:
+        """Whether an attack compares with records outside every training set."""
+        needs = getattr(attack_options(self.audit.attacks[attack_id]), "needs", None)
+        return needs is not None and needs.population
+
+    def is_direct(self, attack_id: str) -> bool:
+        """Whether an attack sets its thresholds on the signal itself, so that no score is needed for them."""
+        return self.audit.attacks[attack_id]["name"] == "single_point"
 
     def figures(self) -> list[str]:
         """The names of this audit's figures."""
-        return ["overview", "training", *self.audit.design.targets.names()]
+        if isinstance(self.audit.design, Pairs):
+            return ["overview", "training", *self.audit.design.targets.names()]
+        return ["roc", "scores", "exposure", "training"]
 
     def page_json(self) -> str:
         """What the page says about how to run the audit again."""
@@ -118,10 +166,6 @@ def attack_code(name: str) -> str:
     return provenance.code_digest("memleak.attacks.stage", *([place] if place.startswith("memleak.") else []))
 
 
-def rounds_json(rounds: Rounds) -> dict[str, Any]:
-    return {key: value for key, value in vars(rounds).items() if value is not None}
-
-
 @dataclass(frozen=True)
 class Plan:
     """All names that a params.yaml stands for."""
@@ -129,7 +173,7 @@ class Plan:
     params: Params
     datasets: dict[str, Dataset] = field(default_factory=dict)  # by directory name
     recipes: dict[str, PlannedRecipe] = field(default_factory=dict)  # by directory name
-    shards: dict[tuple[str, str], Rounds] = field(default_factory=dict)  # by (recipe, shard)
+    shards: dict[tuple[str, str], Shard] = field(default_factory=dict)  # by (recipe, shard)
     queries: dict[str, Query] = field(default_factory=dict)
     audits: dict[str, PlannedAudit] = field(default_factory=dict)
 
@@ -156,24 +200,37 @@ def build(params: Params) -> Plan:
         plan.datasets[prepared_name(dataset_id, dataset)] = dataset
     for audit_id, audit in params.audits.items():
         recipe = PlannedRecipe(audit.recipe, audit.dataset, params.datasets[audit.dataset], params.recipes[audit.recipe])
-        planned = PlannedAudit(audit_id, audit, recipe, params.seed, tuple(_pairs(audit, params)))
+        shards = tuple(_pairs(audit.design, audit, params) if isinstance(audit.design, Pairs) else _pool(audit.design, audit, params))
+        outside = Query("population", params.seed, audit.views, pool=audit.design.pool, n=audit.design.population)
+        population = tuple((shard, outside) for shard, _ in shards) if audit.needs_population else ()
         plan.recipes[recipe.name] = recipe
-        plan.audits[audit_id] = planned
-        for rounds, query in planned.shards:
-            plan.shards[recipe.name, rounds.name] = rounds
+        plan.audits[audit_id] = PlannedAudit(audit_id, audit, recipe, params.seed, shards, population)
+        for shard, query in (*shards, *population):
+            plan.shards[recipe.name, shard.name] = shard
             plan.queries[query.name] = query
     return plan
 
 
-def _pairs(audit: Audit, params: Params) -> list[tuple[Rounds, Query]]:
+def _pool(design: Halves | Canaries, audit: Audit, params: Params) -> list[tuple[Shard, Query]]:
+    """Every model answers about all samples of the pool, or about all canaries."""
+    runs = [(first, min(first + params.models_per_shard, design.models)) for first in range(0, design.models, params.models_per_shard)]
+    if isinstance(design, Halves):
+        query = Query("pool", params.seed, audit.views, pool=design.pool)
+        return [(Complements(params.seed, first, last, design.pool), query) for first, last in runs]
+    query = Query("canaries", params.seed, audit.views, pool=design.pool, canaries=design.canaries, mislabelled=design.mislabelled)
+    return [(Coins(params.seed, first, last, design.canaries, design.subset_size, design.mislabelled, design.pool), query) for first, last in runs]
+
+
+def _pairs(design: Pairs, audit: Audit, params: Params) -> list[tuple[Shard, Query]]:
     """Base models answer about all targets of the audit, a target's own models about that target."""
-    design, names = audit.design, tuple(audit.design.targets.names())
-    found = []
+    names = tuple(design.targets.names())
+    found: list[tuple[Shard, Query]] = []
     for target in (None, *names):
         for role, n_rounds in (("fit", design.rounds), ("holdout", design.holdout_rounds)):
             for rounds in rounds_of(
                 target, n_rounds, role, params.models_per_shard,
                 subset_size=design.subset_size, seed=params.seed, pool=design.pool, neighbour=design.neighbour,
             ):  # fmt: skip
-                found.append((rounds, Query(names if target is None else (target,))))
+                asked = names if target is None else (target,)
+                found.append((rounds, Query("targets", params.seed, audit.views, asked, design.pool)))
     return found

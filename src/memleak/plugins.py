@@ -23,7 +23,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "small_cnn": "memleak.models.small_cnn:build",
     },
     "attacks": {
+        "base": "memleak.attacks.base:score",
+        "difficulty": "memleak.attacks.difficulty:score",
+        "lira": "memleak.attacks.lira:score",
+        "population": "memleak.attacks.population:score",
+        "range": "memleak.attacks.range:score",
+        "reference": "memleak.attacks.reference:score",
+        "rmia": "memleak.attacks.rmia:score",
         "single_point": "memleak.attacks.single_point:score",
+        "threshold": "memleak.attacks.threshold:score",
     },
 }
 
@@ -52,6 +60,11 @@ def locate(room: str, name: str) -> tuple[str, str]:
     if place.endswith(".py") and not Path(place).is_file():
         raise UnknownPlugin(f"'{name}': there is no file {place} (looked in {Path.cwd()})")
     return place, function
+
+
+def is_built_in(room: str, name: str) -> bool:
+    """Whether a name stands for a function of ours."""
+    return locate(room, name)[0].split(".")[0] == "memleak"
 
 
 def is_file(room: str, name: str) -> bool:

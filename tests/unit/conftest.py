@@ -53,6 +53,10 @@ class Walk:
         return self / "audits/small/plan.parquet"
 
     @property
+    def samples(self) -> Path:
+        return self / "audits/small/samples.parquet"
+
+    @property
     def thresholds(self) -> list[Path]:
         return [self / f"audits/small/thresholds/{attack}.json" for attack in self.planned.audit.attacks]
 
@@ -72,17 +76,17 @@ def walk(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> Walk:
         recipe = params.Recipe(**CONFIG["recipes"]["tiny"])
         for (rounds, query), models, answers in zip(audit.shards, audit.models(), audit.signals(), strict=True):
             training.train(digits_path, audit.recipe.name, recipe, rounds, Path(models), "cpu")
-            signals.query(Path(models), digits_path, audit.recipe.name, recipe, rounds, list(query.targets), Path(answers), "cpu")
+            signals.query(Path(models), digits_path, audit.recipe.name, recipe, rounds, query.facts, Path(answers), "cpu")
     done = Walk(folder, audit, [folder / path for path in audit.signals()])
-    data.plan(digits_path, json.loads(audit.canonical_json()), done.plan)
+    data.plan(digits_path, json.loads(audit.canonical_json()), done.plan, done.samples)
     for attack, path in zip(audit.audit.attacks, done.thresholds, strict=True):
         options = json.loads(audit.attack_json(attack))
-        metrics.threshold(done.plan, done.signals, options, path)
-        attacks.score(done.plan, done.signals, options, done / f"audits/small/scores/{attack}.parquet")
+        metrics.threshold(done.plan, done.signals, None, options, path)
+        attacks.score(done.plan, done.samples, done.signals, [], options, done / f"audits/small/scores/{attack}.parquet")
     decisions = done / "audits/small/decisions.parquet"
     metrics.decide(done.plan, done.signals, done.thresholds, sorted_scores(done), decisions)
     metrics.measure(
-        done.plan, done.signals, done.thresholds, decisions, json.loads(audit.headline_json(False)),
+        done.plan, done.samples, done.signals, done.thresholds, sorted_scores(done), decisions, json.loads(audit.headline_json(False)),
         done / "metrics/small.json", done / "audits/small/exposure.parquet", done / "audits/small/roc.parquet", done / "plots/small.csv",
     )  # fmt: skip
     for name in audit.figures():

@@ -125,8 +125,8 @@ def test_models_of_two_devices_or_torch_versions_are_refused_unless_allowed():
     }  # fmt: skip
 
     with pytest.raises(audit.AuditError, match="several devices"):
-        audit._models(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=False)
+        audit.models_found(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=False)
     with pytest.raises(audit.AuditError, match="several torch versions"):
-        audit._models(plan, [model, model | {"torch": "2.10.0"}], allow_mixed=False)
-    assert audit._models(plan, [model, model | {"torch": "2.9.1"}], allow_mixed=False)["n"] == 2
-    assert audit._models(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=True)["n"] == 2
+        audit.models_found(plan, [model, model | {"torch": "2.10.0"}], allow_mixed=False)
+    assert audit.models_found(plan, [model, model | {"torch": "2.9.1"}], allow_mixed=False)["n"] == 2
+    assert audit.models_found(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=True)["n"] == 2

@@ -128,3 +128,51 @@ def test_half_precision_logits_are_read_too():
     logits = torch.tensor([[2.0, 1.0, 0.5]])
 
     assert classifier.all_signals(logits.bfloat16(), torch.tensor([1]))["margin"] == classifier.all_signals(logits, torch.tensor([1]))["margin"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("signal", ["margin", "loss", "modified_entropy", "is_correct", "all_signals"])
+def test_probabilities_are_refused_where_logits_are_expected(signal, dtype):
+    probabilities = np.array([softmax(row) for row in LOGITS], dtype=dtype)
+    message = "all 200 rows of logits lie in .* and sum to 1, so they are probabilities already; give logits, or the logarithm"
+
+    with pytest.raises(ValueError, match=message):
+        getattr(classifier, signal)(probabilities, LABELS)
+    with pytest.raises(ValueError, match=message):
+        getattr(classifier, signal)(torch.from_numpy(probabilities).reshape(4, 50, 7), LABELS.reshape(4, 50))
+
+
+def test_saturated_probabilities_are_refused_too():
+    """Most rows of an overfitted model are one-hot in float32; a few that are not give them away."""
+    saturated = np.eye(7)[LABELS]
+    saturated[:3, :2] = [[0.25, 0.75], [0.5, 0.5], [0.125, 0.875]]
+    saturated[:3, 2:] = 0
+
+    with pytest.raises(ValueError, match="they are probabilities already"):
+        classifier.margin(saturated, LABELS)
+
+
+def test_the_logarithm_of_probabilities_gives_the_signals_of_the_logits():
+    log_p = np.log([softmax(row) for row in LOGITS])
+
+    assert classifier.margin(log_p, LABELS) == approx(classifier.margin(LOGITS, LABELS), rel=1e-5, abs=1e-6)
+
+
+NO_PROBABILITIES = {
+    "two rows": np.array([[0.3, 0.7], [0.6, 0.4]]),
+    "one row said three times": np.array([[0.3, 0.7]] * 3),
+    "one-hot rows": np.eye(4)[[0, 1, 2, 3, 0]],
+    "a row that sums to more": np.array([[0.3, 0.7], [0.6, 0.4], [0.2, 0.8], [0.5, 0.501]]),
+    "a value below 0": np.array([[0.3, 0.7], [0.6, 0.4], [0.2, 0.8], [-0.1, 1.1]]),
+    "small positive logits": np.random.default_rng(0).uniform(0, 0.5, (1000, 4)),
+    "no rows": np.zeros((0, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PROBABILITIES, ids=lambda kind: kind.replace(" ", "-"))
+def test_logits_that_only_look_like_probabilities_are_accepted(kind):
+    logits = NO_PROBABILITIES[kind]
+    labels = np.zeros(len(logits), dtype=int)
+    expected = [row[0] - math.log(math.fsum(math.exp(z) for z in row[1:])) for row in logits]
+
+    assert classifier.margin(logits, labels) == approx(expected, rel=1e-5, abs=1e-6)

@@ -45,7 +45,7 @@ BAD = {
     "ratio of what has no density": (f"{AUDIT}/attacks/np-empirical/test", "likelihood_ratio", "needs densities"),
     "unknown data set": ("datasets/digits/name", "digit", "no dataset is called 'digit' (did you mean 'digits'?)"),
     "unknown architecture": ("recipes/digits-cnn/architecture", "smal_cnn", "no architecture is called 'smal_cnn' (did you mean 'small_cnn'?)"),
-    "unknown attack": (f"{AUDIT}/attacks/np-kde/name", "single_pont", "'single_pont' is not an attack of the design pairs"),
+    "unknown attack": (f"{AUDIT}/attacks/np-kde/name", "single_pont", "no attack is called 'single_pont' (did you mean 'single_point'?)"),
     "attack without a name": (f"{AUDIT}/attacks/np-kde", {}, "'name' is missing"),
     "recipe that is not there": (f"{AUDIT}/recipe", "digits-cn", "no recipe is called 'digits-cn' (did you mean 'digits-cnn'?)"),
     "data set that is not there": (f"{AUDIT}/dataset", "cifar", "no dataset is called 'cifar'"),

@@ -71,7 +71,7 @@ def _models(path) -> dict[str, dict[str, torch.Tensor]]:
 def test_augmentation_and_dropout_of_the_others_do_not_see_the_target(digits):
     """The IN arm's batch with the target has the OUT arm's inputs and masks for all other samples."""
     inside = _rounds(last=1).tasks(digits)[-1]
-    with_target = loop.Pick(digits, inside.sample_ids, inside.target, CNN, CPU, augmented=True)
+    with_target = loop.Pick(digits, inside.sample_ids, inside.own, CNN, CPU, augmented=True)
     without = loop.Pick(digits, inside.members, None, CNN, CPU, augmented=True)
     batches = list(inside.batches(0, 16))
     slot = next(i for i, batch in enumerate(batches) if inside.target.sample_id in batch)
@@ -119,7 +119,7 @@ def test_the_target_is_learnt_with_its_own_label(digits):
     trained = loop.train(inside, digits, recipe, CPU)
     model = build(recipe, digits.shape, digits.n_classes, 0, CPU)
     model.load_state_dict(trained.weights)
-    said = loop.predict(model, digits, np.array([inside.target.sample_id]), inside.target, recipe, CPU)
+    said = loop.predict(model, digits, np.array([inside.target.sample_id]), inside.own, recipe, CPU)
 
     assert trained.facts["train_accuracy"] == 1.0
     assert int(said.argmax()) == inside.target.label != digits.labels[inside.target.source_id]
@@ -148,7 +148,7 @@ def test_a_gpu_that_is_not_there_is_said_so():
 
 
 def test_what_the_data_cannot_serve_is_refused(digits, tiny):
-    with pytest.raises(ParamsError, match="batch_size: 16 is larger than the subset of 8 records"):
+    with pytest.raises(ParamsError, match="batch_size: 16 is larger than a training set of 8 records"):
         stage.check_recipe(tiny, digits, 8)
     with pytest.raises(ModelError, match="images of 8 x 8 are too small for 4 poolings"):
         build(CNN.model_copy(update={"channels": (8, 8, 8, 8)}), digits.shape, 10, 0, CPU)

@@ -86,7 +86,7 @@ def test_the_truth_cannot_reach_a_score(walk, tmp_path):
     artefacts.write_table(tmp_path / "signals.parquet", flipped)
     options = json.loads(walk.planned.attack_json("normal"))
 
-    attacks.score(tmp_path / "plan.parquet", [tmp_path / "signals.parquet"], options, tmp_path / "scores.parquet")
+    attacks.score(tmp_path / "plan.parquet", walk.samples, [tmp_path / "signals.parquet"], [], options, tmp_path / "scores.parquet")
 
     before = artefacts.read_table(walk / "audits/small/scores/normal.parquet", artefacts.SCORE_COLUMNS)
     after = artefacts.read_table(tmp_path / "scores.parquet", artefacts.SCORE_COLUMNS)
@@ -97,18 +97,18 @@ def test_the_truth_cannot_reach_a_score(walk, tmp_path):
 
 def test_signals_that_lack_a_model_are_refused(walk, tmp_path):
     with pytest.raises(ArtefactError, match="no answer of model"):
-        metrics.threshold(walk.plan, walk.signals[1:], json.loads(walk.planned.attack_json("normal")), tmp_path / "t.json")
+        metrics.threshold(walk.plan, walk.signals[1:], None, json.loads(walk.planned.attack_json("normal")), tmp_path / "t.json")
 
 
 def test_mixed_devices_are_an_error_unless_allowed(walk):
-    from memleak.metrics.audit import AuditError, _models
+    from memleak.metrics.audit import AuditError, models_found
 
     models = [model for path in walk.signals for model in artefacts.read_facts(path)["models"]]
     models[0] = models[0] | {"device": "NVIDIA H100"}
 
     with pytest.raises(AuditError, match=r"several devices \(NVIDIA H100, cpu\)"):
-        _models(artefacts.read_facts(walk.plan), models, allow_mixed=False)
-    assert _models(artefacts.read_facts(walk.plan), models, allow_mixed=True)["n"] == len(models)
+        models_found(artefacts.read_facts(walk.plan), models, allow_mixed=False)
+    assert models_found(artefacts.read_facts(walk.plan), models, allow_mixed=True)["n"] == len(models)
 
 
 def test_signals_carry_no_seconds(walk):

@@ -3,7 +3,8 @@
 import shlex
 
 from memleak import params, provenance
-from memleak.plan import attack_code, build, rounds_json
+from memleak.designs import shard_json
+from memleak.plan import attack_code, build
 
 from snakemake.exceptions import WorkflowError
 
@@ -52,6 +53,34 @@ def data_of(recipe):
 def signals_of(wildcards):
     """The signals that an audit reads."""
     return PLAN.audits[wildcards.audit].signals()
+
+
+def population_of(wildcards):
+    """What an audit's models say about the population; nothing where the attack does not ask."""
+    planned = PLAN.audits[wildcards.audit]
+    return (
+        planned.population_signals()
+        if planned.wants_population(wildcards.attack)
+        else []
+    )
+
+
+def fitted_on(wildcards):
+    """What an attack's thresholds are fitted on: the signals themselves, or its scores."""
+    planned = PLAN.audits[wildcards.audit]
+    return (
+        {"signals": planned.signals()}
+        if planned.is_direct(wildcards.attack)
+        else {
+            "scores": f"results/audits/{wildcards.audit}/scores/{wildcards.attack}.parquet"
+        }
+    )
+
+
+def decided_on(wildcards):
+    """The signals that decisions read: those of a pairs audit."""
+    planned = PLAN.audits[wildcards.audit]
+    return planned.signals() if planned.is_pairs else []
 
 
 def each_attack(pattern):

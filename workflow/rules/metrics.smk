@@ -1,4 +1,4 @@
-# in: plan, signals, thresholds, decisions; out: results/metrics/{audit}.json, results/plots/{audit}.csv,
+# in: plan, samples, signals, thresholds, scores, decisions; out: results/metrics/{audit}.json, results/plots/{audit}.csv,
 # results/audits/{audit}/{exposure,roc}.parquet
 
 
@@ -6,8 +6,10 @@ rule measure:
     """Rates with intervals, paired tests, exposure, controls."""
     input:
         plan="results/audits/{audit}/plan.parquet",
+        samples="results/audits/{audit}/samples.parquet",
         signals=signals_of,
         thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
+        scores=each_attack("results/audits/{audit}/scores/{attack}.parquet"),
         decisions="results/audits/{audit}/decisions.parquet",
     output:
         metrics="results/metrics/{audit}.json",
@@ -23,6 +25,6 @@ rule measure:
         headline=lambda w: PLAN.audits[w.audit].headline_json(PLAN.params.allow_mixed),
         code=provenance.code_digest("memleak.metrics.stage"),
     shell:
-        "{PYTHON} -m memleak measure --plan {input.plan} --signals {input.signals} --thresholds {input.thresholds}"
-        " --decisions {input.decisions} --headline {params.headline:q} --metrics {output.metrics}"
+        "{PYTHON} -m memleak measure --plan {input.plan} --samples {input.samples} --signals {input.signals}"
+        " --thresholds {input.thresholds} --scores {input.scores} --decisions {input.decisions} --headline {params.headline:q} --metrics {output.metrics}"
         " --exposure {output.exposure} --roc {output.roc} --plots {output.plots} &> {log}"

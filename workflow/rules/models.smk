@@ -18,7 +18,7 @@ rule train:
     params:
         recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
         shard=lambda w: provenance.canonical_json(
-            rounds_json(PLAN.shards[w.recipe, w.shard])
+            shard_json(PLAN.shards[w.recipe, w.shard])
         ),
     shell:
         "{PYTHON} -m memleak train --data {input} --recipe {params.recipe:q} --shard {params.shard:q}"

@@ -1,4 +1,5 @@
-# in: the prepared data; out: results/audits/{audit}/plan.parquet, who trains on what, one row a model
+# in: the prepared data; out: results/audits/{audit}/plan.parquet, who trains on what, one row a model,
+# and samples.parquet, all samples that models are asked about
 
 
 rule plan:
@@ -6,7 +7,8 @@ rule plan:
     input:
         lambda w: data_of(PLAN.audits[w.audit].recipe.name),
     output:
-        "results/audits/{audit}/plan.parquet",
+        plan="results/audits/{audit}/plan.parquet",
+        samples="results/audits/{audit}/samples.parquet",
     log:
         "logs/plan/{audit}.log",
     benchmark:
@@ -16,4 +18,4 @@ rule plan:
         audit=lambda w: PLAN.audits[w.audit].canonical_json(),
         code=provenance.code_digest("memleak.data.stage"),
     shell:
-        "{PYTHON} -m memleak plan --data {input} --audit {params.audit:q} --output {output} &> {log}"
+        "{PYTHON} -m memleak plan --data {input} --audit {params.audit:q} --output {output.plan} --samples {output.samples} &> {log}"

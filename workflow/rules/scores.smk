@@ -2,10 +2,12 @@
 
 
 rule score:
-    """What an attack concludes about every hold-out model."""
+    """What an attack concludes about every audited model."""
     input:
         plan="results/audits/{audit}/plan.parquet",
+        samples="results/audits/{audit}/samples.parquet",
         signals=signals_of,
+        population=population_of,
     output:
         "results/audits/{audit}/scores/{attack}.parquet",
     log:
@@ -17,5 +19,5 @@ rule score:
         attack=lambda w: PLAN.audits[w.audit].attack_json(w.attack),
         code=lambda w: attack_code(PLAN.audits[w.audit].audit.attacks[w.attack]["name"]),
     shell:
-        "{PYTHON} -m memleak score --plan {input.plan} --signals {input.signals} --attack {params.attack:q}"
+        "{PYTHON} -m memleak score --plan {input.plan} --samples {input.samples} --signals {input.signals} --population {input.population} --attack {params.attack:q}"
         " --output {output} &> {log}"

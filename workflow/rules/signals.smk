@@ -18,7 +18,7 @@ rule query:
     params:
         recipe=lambda w: PLAN.recipes[w.recipe].canonical_json(),
         shard=lambda w: provenance.canonical_json(
-            rounds_json(PLAN.shards[w.recipe, w.shard])
+            shard_json(PLAN.shards[w.recipe, w.shard])
         ),
         query=lambda w: PLAN.queries[w.query].canonical_json(),
     shell:

@@ -1,11 +1,11 @@
-# in: plan, signals of the fitting rounds; out: results/audits/{audit}/thresholds/{attack}.json, decisions.parquet
+# in: plan, signals of the fitting rounds or scores; out: results/audits/{audit}/thresholds/{attack}.json, decisions.parquet
 
 
 rule threshold:
-    """Fit IN and OUT, and set for each target the rule that keeps the false-positive rate alpha."""
+    """Set for each target the rule that keeps the false-positive rate alpha."""
     input:
+        unpack(fitted_on),
         plan="results/audits/{audit}/plan.parquet",
-        signals=signals_of,
     output:
         "results/audits/{audit}/thresholds/{attack}.json",
     log:
@@ -15,17 +15,22 @@ rule threshold:
     threads: 1
     params:
         attack=lambda w: PLAN.audits[w.audit].attack_json(w.attack),
+        fitted_on=lambda w, input: (
+            f"--scores {input.scores}"
+            if "scores" in input.keys()
+            else f"--signals {input.signals}"
+        ),
         code=provenance.code_digest("memleak.metrics.stage"),
     shell:
-        "{PYTHON} -m memleak threshold --plan {input.plan} --signals {input.signals} --attack {params.attack:q}"
+        "{PYTHON} -m memleak threshold --plan {input.plan} {params.fitted_on} --attack {params.attack:q}"
         " --output {output} &> {log}"
 
 
 rule decide:
-    """Apply the rules to the hold-out models, which were fitted by nobody."""
+    """Apply the rules to models that nothing was fitted on."""
     input:
         plan="results/audits/{audit}/plan.parquet",
-        signals=signals_of,
+        signals=decided_on,
         thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
         scores=each_attack("results/audits/{audit}/scores/{attack}.parquet"),
     output:

@@ -47,15 +47,17 @@ class Arms:
 
 
 def read(plan_path: Path, signal_paths: Sequence[Path], signals: Sequence[str]) -> list[Arms]:
-    """Every target's arms. A model or sample that the plan names and the signals lack is an error."""
+    """Every target's arms. A model or sample that the plan names and the signals lack is an error. Without signals: who is who."""
     plan = artefacts.read_table(plan_path, artefacts.PLAN_COLUMNS)
+    sample_of = artefacts.read_facts(plan_path)["targets"]
+    if not signals:
+        return [_arms(name, int(known["sample_id"]), plan, pd.DataFrame(), 0, ()) for name, known in sample_of.items()]
     columns = ["model_id", "sample_id", "view", *signals]
     table = pd.concat([artefacts.read_table(path, columns) for path in signal_paths], ignore_index=True)
     if table.duplicated(["model_id", "sample_id", "view"]).any():
         raise ArtefactError(f"signals of {plan_path}: a model answers twice about one sample; delete results/signals and run again")
     n_views = int(table["view"].max()) + 1
     answers = table.set_index(["model_id", "sample_id", "view"]).sort_index()
-    sample_of = artefacts.read_facts(plan_path)["targets"]
     return [_arms(name, int(known["sample_id"]), plan, answers, n_views, signals) for name, known in sample_of.items()]
 
 
@@ -78,6 +80,8 @@ def _arms(target: str, sample_id: int, plan: pd.DataFrame, answers: pd.DataFrame
 
 
 def _lookup(answers: pd.DataFrame, model_ids: np.ndarray, sample_id: int, n_views: int, signals: Sequence[str]) -> dict[str, np.ndarray]:
+    if not signals:
+        return {}
     keys = pd.MultiIndex.from_product([model_ids, [sample_id], range(n_views)])
     rows = answers.reindex(keys)
     missing = rows.index[rows.isna().any(axis=1)]

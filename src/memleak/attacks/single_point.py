@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from memleak.attacks import AttackError, Evidence
+from memleak.attacks import AttackError, Evidence, Needs
 from memleak.attacks.fits import Kind, fit
 from memleak.params import Frozen
 
@@ -22,6 +22,10 @@ class Options(Frozen):
     test: Literal["threshold", "likelihood_ratio"] = "threshold"
     signal: Literal["margin", "loss"] = Field("margin", description="a normal fits the margin, not the loss")
     alpha: float = Field(0.05, gt=0, lt=1, description="false-positive rate that the decision must keep")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs((self.signal,), outside=2)
 
     @model_validator(mode="after")
     def _ratio_needs_densities(self) -> Options:

@@ -2,32 +2,169 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+from tqdm import tqdm
 
 from memleak import artefacts, plugins
-from memleak.attacks import Evidence, pairs
+from memleak.attacks import Evidence, Needs, Pool, Turn, pairs, pools, score_each
+from memleak.attacks.pools import Models
 from memleak.params import attack_options
 
 
-def score(plan_path: Path, signal_paths: Sequence[Path], attack: dict[str, Any], output: Path) -> int:
-    """Score the hold-out models of a `pairs` audit; the fitting rounds are the references. Returns the rows."""
-    function = plugins.function_of("attacks", attack["name"])
+def score(
+    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path], attack: dict[str, Any], output: Path
+) -> int:
+    """Score the audited models of any audit. Returns the rows."""
     options = attack_options({"name": attack["name"], **attack["options"]})
+    if artefacts.read_facts(plan_path)["design"]["kind"] == "pairs":
+        return _score_pairs(plan_path, samples_path, signal_paths, population_paths, attack, options, output)
+    return _score_pool(plan_path, samples_path, signal_paths, population_paths, attack, options, output)
+
+
+def needs_of(options: BaseModel) -> Needs:
+    """What an attack needs; one of a user's that does not say is given all signals."""
+    return getattr(options, "needs", Needs(tuple(artefacts.SIGNALS)))
+
+
+def _score_pool(
+    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path],
+    attack: dict[str, Any], options: BaseModel, output: Path,
+) -> int:  # fmt: skip
+    """Score each model in turn, with all that are not of its unit as references; and again with fewer of them.
+
+    Without the next unit: comparable with the models of that unit scored without the previous one, for both then
+    have the same references; thresholds and the null control are made of these. With one half of the
+    references and with the other: how far the scores depend on who the references are.
+    """
+    needs = needs_of(options)
+    pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
+    every, columns, scorer = turns_of(models, attack.get("references")), {}, _scorer(attack["name"])
+    for name, turns in tqdm(every.items(), desc=attack["id"], unit="set of references", disable=None):
+        columns[name] = np.full(models.is_member.shape, np.nan)
+        served = turns if name == "score" else [turn for turn in turns if suffices(pool, turn, needs)]
+        for start in range(0, len(served), 8):  # some targets at a time, for memory
+            some = served[start : start + 8]
+            columns[name][[turn.target for turn in some]] = scorer(pool, some, options)
+    facts = {
+        "attack": attack,
+        "n_references": len(every["score"][0].references),
+        "n_references_of_mocks": min((len(turn.references) for turn in every["without_next"]), default=0),
+    }
+    return _write_pool_scores(output, models, columns, np.asarray(pool.sample_id), facts)
+
+
+def turns_of(models: Models, n_references: int | None) -> dict[str, list[Turn]]:
+    """For each column of a score table, which model is scored with which references."""
+    n_units = len(models.units)
+    turns: dict[str, list[Turn]] = {name: [] for name in artefacts.POOL_SCORE_COLUMNS[2:]}
+    for target in models.targets.tolist():
+        unit = int(models.unit[target])
+        after = models.next_unit(unit)
+        whole = models.turn(target, first=models.next_unit(after), n_references=n_references)
+        turns["score"].append(whole)
+        for name, parity in (("odd", 1), ("even", 0)):
+            order = np.unique(models.unit[whole.references])
+            turns[name].append(Turn(target, whole.references[np.isin(models.unit[whole.references], order[parity::2])]))
+        if n_units > 2:
+            turns["without_next"].append(models.turn(target, [after], models.next_unit(after), n_references))
+    needed = {models.next_unit(int(models.unit[target])) for target in models.targets} if n_units > 2 else set()
+    for mock in np.flatnonzero(np.isin(models.unit, list(needed))).tolist():
+        unit = int(models.unit[mock])
+        turns["without_previous"].append(models.turn(mock, [models.next_unit(unit, -1)], models.next_unit(unit), n_references))
+    return turns
+
+
+def suffices(pool: Pool, turn: Turn, needs: Needs) -> bool:
+    """Whether a turn has the references that an attack needs; where all of them are too few the attack itself says so."""
+    is_in = pool.is_in[turn.references]
+    return bool(is_in.sum(axis=0).min(initial=needs.inside) >= needs.inside and (~is_in).sum(axis=0).min(initial=needs.outside) >= needs.outside)
+
+
+def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:
+    """An attack's own `score_all`, or its `score` for one turn after the other."""
+    module, function = plugins.module_of("attacks", name), plugins.function_of("attacks", name)
+    if plugins.is_built_in("attacks", name) and hasattr(module, "score_all"):
+        return module.score_all
+    return lambda pool, turns, options: score_each(function, pool, turns, options)
+
+
+def _write_pool_scores(output: Path, models: Models, columns: dict[str, np.ndarray], sample_id: np.ndarray, facts: dict[str, Any]) -> int:
+    """One row a (model, sample), for every model that has a score; a row group a model."""
+    schema = pa.schema(
+        [("target_id", pa.string()), ("sample_id", pa.int64()), *((name, pa.float64()) for name in columns)],
+        metadata={"memleak": json.dumps(facts, sort_keys=True)},
+    )
+    rows = 0
+    with artefacts.atomic(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for row, model_id in enumerate(models.model_id):
+            known = {name: values[row] for name, values in columns.items()}
+            if all(np.isnan(values).all() for values in known.values()):
+                continue
+            writer.write_table(pa.table({"target_id": [model_id] * len(sample_id), "sample_id": sample_id, **known}, schema=schema))
+            rows += len(sample_id)
+    return rows
+
+
+def _score_pairs(
+    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path],
+    attack: dict[str, Any], options: BaseModel, output: Path,
+) -> int:  # fmt: skip
+    """Score the hold-out models, with the fitting rounds as references; and, for thresholds, each fitting round with the others."""
+    function, needs = plugins.function_of("attacks", attack["name"]), needs_of(options)
+    facts = artefacts.read_facts(plan_path)
+    population = _Population.read(plan_path, samples_path, population_paths, needs.signals) if needs.population else None
     rows = []
-    for arms in pairs.read(plan_path, signal_paths, artefacts.SIGNALS):
-        fitting, holdout = arms.of_role("fit"), arms.of_role("holdout")
-        reference = {name: np.concatenate([fitting.inside[name], fitting.outside[name]])[:, None] for name in artefacts.SIGNALS}  # [M, 1, Q]
-        is_in = np.repeat([True, False], fitting.n_rounds)[:, None]  # [M, 1]
-        for ids, signals in ((holdout.in_id, holdout.inside), (holdout.out_id, holdout.outside)):
-            for i, model_id in enumerate(ids):
-                target = {name: signals[name][i][None] for name in artefacts.SIGNALS}  # [1, Q]
-                evidence = Evidence(target, reference, is_in, sample_id=np.array([arms.sample_id]))
-                rows.append((model_id, arms.sample_id, float(function(evidence, options)[0])))
-    table = pd.DataFrame(rows, columns=list(artefacts.SCORE_COLUMNS))
+    for arms in tqdm(pairs.read(plan_path, signal_paths, list(needs.signals)), desc=attack["id"], unit="target", disable=None):
+        is_fit = arms.role == "fit"
+        for round_ in np.flatnonzero(~is_fit) if attack["name"] == "single_point" else range(arms.n_rounds):
+            others = is_fit & (np.arange(arms.n_rounds) != round_)
+            for ids, signals in ((arms.in_id, arms.inside), (arms.out_id, arms.outside)):
+                evidence = Evidence(
+                    target={name: signals[name][round_][None] for name in needs.signals},  # [1, Q]
+                    reference={name: np.concatenate([arms.inside[name][others], arms.outside[name][others]])[:, None] for name in needs.signals},
+                    is_in=np.repeat([True, False], others.sum())[:, None],  # [M, 1]
+                    label=np.array([facts["targets"][arms.target]["label"]]),
+                    sample_id=np.array([arms.sample_id]),
+                )
+                if population is not None:
+                    evidence = population.added_to(evidence, ids[round_], [*arms.in_id[others], *arms.out_id[others]])
+                rows.append((ids[round_], arms.sample_id, float(function(evidence, options)[0])))
+    table = pd.DataFrame(rows, columns=list(artefacts.SCORE_COLUMNS)).drop_duplicates(["target_id", "sample_id"])
     artefacts.write_table(output, table.astype({"target_id": "string", "sample_id": "int64", "score": "float64"}), {"attack": attack})
     return len(table)
+
+
+@dataclass(frozen=True)
+class _Population:
+    """What all models of a `pairs` audit say about samples outside every training set."""
+
+    row: dict[str, int]  # by model id
+    signals: dict[str, np.ndarray]  # [M, Z, Q]
+    samples: pd.DataFrame
+
+    @classmethod
+    def read(cls, plan_path: Path, samples_path: Path, paths: Sequence[Path], signals: Sequence[str]) -> _Population:
+        model_ids = artefacts.read_table(plan_path, ["model_id"])["model_id"].tolist()
+        _, samples = pools.read_samples(samples_path)
+        found = pools.read_signals(paths, model_ids, samples["sample_id"].to_numpy(), signals)
+        return cls({model: row for row, model in enumerate(model_ids)}, found, samples)
+
+    def added_to(self, evidence: Evidence, target_id: str, reference_ids: Sequence[str]) -> Evidence:
+        rows = [self.row[model] for model in reference_ids]
+        return replace(
+            evidence,
+            population_target={name: values[self.row[target_id]] for name, values in self.signals.items()},
+            population_reference={name: values[rows] for name, values in self.signals.items()},
+            population_label=self.samples["label"].to_numpy(),
+            population_id=self.samples["sample_id"].to_numpy(),
+        )

@@ -28,24 +28,25 @@ def measure_audit(
 
     `plan` are the facts of plan.parquet, `models` those of each trained model, `decided` the hold-out decisions.
     """
-    alpha = thresholds[headline]["attack"]["options"]["alpha"]
+    alpha = thresholds[headline]["attack"]["alpha"]
     targets = _targets(plan, arms, thresholds, decided, headline, alpha)
     return {
         "audit": plan["audit"],
+        "kind": "pairs",
         "headline": headline,
         "alpha": alpha,
         "design": plan["design"],
         "recipe": plan["recipe"],
         "data": plan["data"],
         "seed": plan["seed"],
-        "models": _models(plan, models, allow_mixed),
+        "models": models_found(plan, models, allow_mixed),
         "attacks": {name: _attack(name, fitted, decided, plan) for name, fitted in thresholds.items()},
         "targets": targets,
         "controls": _controls(plan, targets, arms, decided, headline, alpha),
     }
 
 
-def _models(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed: bool) -> dict[str, Any]:
+def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed: bool) -> dict[str, Any]:
     """Fit and generalisation over all models of the audit."""
     for what, found in (
         ("devices", sorted({model["device"] for model in models})),
@@ -84,11 +85,12 @@ def _models(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed:
 
 def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:
     """One attack over all natural targets (canaries, where there are no others): achieved rates on the hold-out models, beside the optimistic in-sample ones."""
-    options = fitted["attack"]["options"]
     natural = [target for target, known in plan["targets"].items() if not known["is_canary"]] or list(plan["targets"])
     own = decided[(decided["attack"] == name) & decided["target"].isin(natural)]
     found: dict[str, Any] = {
-        "options": options,
+        "name": fitted["attack"]["name"],
+        "alpha": fitted["attack"]["alpha"],
+        "options": fitted["attack"]["options"],
         "n_fitted": plan["design"]["rounds"],
         "models_for_level": fitted["models_for_level"],
         "optimistic_fpr": float(np.mean([fitted["targets"][target]["optimistic"]["fpr"] for target in natural])),
@@ -162,7 +164,7 @@ def _target_attack(target: str, name: str, fitted: dict[str, Any], decided: pd.D
         for rate, truth in (("fpr", False), ("tpr", True)):
             found[rate] = proportion(rows.loc[rows["is_member"] == truth, "says_member"].to_numpy()).as_dict()
         # by chance a record that leaks nothing is found as often as the rule accuses OUT models, which for one fit is not alpha
-        found["tpr"]["p"] = level_p(found["tpr"]["k"], found["tpr"]["n"], own["n_fitted"], fitted["attack"]["options"]["alpha"])
+        found["tpr"]["p"] = level_p(found["tpr"]["k"], found["tpr"]["n"], own["n_fitted"], fitted["attack"]["alpha"])
         each = 1 - SIGNIFICANCE / n_targets  # for whoever looks for the most exposed record: intervals that hold for all targets at once
         found["tpr"]["low_of_all"], found["tpr"]["high_of_all"] = clopper_pearson(found["tpr"]["k"], found["tpr"]["n"], each)
     return found

@@ -1,4 +1,4 @@
-"""The stages `threshold`, `decide` and `measure` of a `pairs` audit."""
+"""The stages `threshold`, `decide` and `measure`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,47 @@ from memleak.attacks import pairs
 from memleak.attacks.fits import Fit, Kde, Normal, fit
 from memleak.attacks.pairs import Arms
 from memleak.attacks.single_point import Options
-from memleak.metrics import decisions, roc
-from memleak.metrics.audit import measure_audit
+from memleak.metrics import decisions, pool_audit, roc
+from memleak.metrics.audit import measure_audit, models_found
 from memleak.metrics.intervals import models_for_level
 
 
-def threshold(plan_path: Path, signal_paths: Sequence[Path], attack: dict[str, Any], output: Path) -> int:
-    """Fit the fitting rounds and write, for each target, the rule that keeps FPR alpha. Returns the targets."""
-    options = Options(**attack["options"])
+def threshold(plan_path: Path, signal_paths: Sequence[Path], score_path: Path | None, attack: dict[str, Any], output: Path) -> int:
+    """Write, for each target, the rule that keeps the false-positive rate alpha. Returns the targets.
+
+    `single_point` fits the signals of the fitting rounds. Every other attack counts the scores of models that were
+    scored like the target and did not train on the record: mock targets.
+    """
+    if artefacts.read_facts(plan_path)["design"]["kind"] != "pairs":
+        return pool_audit.threshold(plan_path, required(score_path), attack, output)
     fitted = {}
-    for arms in pairs.read(plan_path, signal_paths, [options.signal]):
-        fitted[arms.target] = _fit_target(arms.of_role("fit"), options)
-    artefacts.write_json(output, {"attack": attack, "models_for_level": models_for_level(options.alpha), "targets": fitted})
+    if attack["name"] == "single_point":
+        options = Options(**attack["options"])
+        for arms in pairs.read(plan_path, signal_paths, [options.signal]):
+            fitted[arms.target] = _fit_target(arms.target, *arms.of_role("fit").statistic(options.signal), options)
+    else:
+        scores = read_pair_scores(required(score_path))
+        for arms in pairs.read(plan_path, (), ()):
+            fitting = arms.of_role("fit")
+            values = (scores.reindex([(model, arms.sample_id) for model in ids]).to_numpy() for ids in (fitting.in_id, fitting.out_id))
+            fitted[arms.target] = _fit_target(arms.target, *values, Options(fit="empirical", alpha=attack["alpha"]))
+    artefacts.write_json(output, {"attack": attack, "models_for_level": models_for_level(attack["alpha"]), "targets": fitted})
     return len(fitted)
 
 
-def _fit_target(arms: Arms, options: Options) -> dict[str, Any]:
-    inside, outside = arms.statistic(options.signal)
+def required(score_path: Path | None) -> Path:
+    if score_path is None:
+        raise ValueError("scores: this attack sets its thresholds on scores; give --scores")
+    return score_path
+
+
+def read_pair_scores(path: Path) -> pd.Series:
+    """Scores by (target_id, sample_id)."""
+    return artefacts.read_table(path, artefacts.SCORE_COLUMNS).set_index(["target_id", "sample_id"])["score"]
+
+
+def _fit_target(target: str, inside: np.ndarray, outside: np.ndarray, options: Options) -> dict[str, Any]:
+    """Fit what models with and without the record gave, [rounds] each, and set the rule."""
     try:
         fit_in, fit_out = fit(inside, options.fit), fit(outside, options.fit)
         if options.test == "likelihood_ratio":
@@ -38,7 +62,7 @@ def _fit_target(arms: Arms, options: Options) -> dict[str, Any]:
         else:
             rule = decisions.threshold_rule(fit_out, options.alpha)
     except ValueError as error:
-        raise ValueError(f"{arms.target}, {options.signal}: {error}") from None
+        raise ValueError(f"{target}, {options.signal}: {error}") from None
     fitted_power = None if options.fit == "empirical" else float(sum(np.diff(fit_in.survival(np.array(edges)[::-1]))[0] for edges in rule.intervals))
     return {
         "intervals": [[None if np.isinf(edge) else edge for edge in edges] for edges in rule.intervals],
@@ -79,20 +103,23 @@ def read_rule(fitted: dict[str, Any], alpha: float) -> decisions.Rule:
 
 
 def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], score_paths: Sequence[Path], output: Path) -> int:
-    """Apply every attack's rules to the hold-out models, one row a decision, the truth beside it. Returns the rows."""
+    """Apply every attack's rules to models that nothing was fitted on, one row a decision, the truth beside it. Returns the rows."""
+    if artefacts.read_facts(plan_path)["design"]["kind"] != "pairs":
+        return pool_audit.decide(plan_path, threshold_paths, score_paths, output)
     arms_of = {arms.target: arms.of_role("holdout") for arms in pairs.read(plan_path, signal_paths, ["margin", "loss"])}
     tables = []
     for threshold_path, score_path in zip(threshold_paths, score_paths, strict=True):
-        fitted = artefacts.read_json(threshold_path)
-        attack, options = fitted["attack"], Options(**fitted["attack"]["options"])
-        scores = artefacts.read_table(score_path, artefacts.SCORE_COLUMNS).set_index(["target_id", "sample_id"])["score"]
+        fitted, scores = artefacts.read_json(threshold_path), read_pair_scores(score_path)
+        attack = fitted["attack"]
         for target, arms in arms_of.items():
-            rule = read_rule(fitted["targets"][target], options.alpha)
-            for is_member, ids, values in zip((True, False), (arms.in_id, arms.out_id), arms.statistic(options.signal), strict=True):
-                keys = pd.MultiIndex.from_product([ids, [arms.sample_id]])
+            rule = read_rule(fitted["targets"][target], attack["alpha"])
+            direct = arms.statistic(attack["options"]["signal"]) if attack["name"] == "single_point" else None
+            for side, (is_member, ids) in enumerate(((True, arms.in_id), (False, arms.out_id))):
+                own = scores.reindex(pd.MultiIndex.from_product([ids, [arms.sample_id]])).to_numpy()
+                values = own if direct is None else direct[side]
                 tables.append(pd.DataFrame({
                     "attack": attack["id"], "target": target, "sample_id": arms.sample_id, "round": arms.round, "target_id": ids,
-                    "value": values, "score": scores.reindex(keys).to_numpy(), "says_member": rule.says_member(values), "is_member": is_member,
+                    "value": values, "score": own, "says_member": rule.says_member(values), "is_member": is_member,
                 }))  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
     if table["score"].isna().any():
@@ -104,17 +131,35 @@ def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Seque
 
 
 def measure(
-    plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], decisions_path: Path, headline: dict[str, Any],
-    metrics_output: Path, exposure_output: Path, roc_output: Path, plots_output: Path,
+    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], score_paths: Sequence[Path],
+    decisions_path: Path, headline: dict[str, Any], metrics_output: Path, exposure_output: Path, roc_output: Path, plots_output: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the audit's metrics (JSON), exposure by target, ROC points with their band, and the ROC as CSV for DVC."""
-    thresholds = {path.stem: artefacts.read_json(path) for path in threshold_paths}
-    decided = artefacts.read_table(decisions_path, ["attack", "target", "round", "score", "says_member", "is_member"])
+    """Write the audit's metrics (JSON), exposure by record, ROC points with their band, and the ROC as CSV for DVC."""
+    plan, thresholds = artefacts.read_facts(plan_path), {path.stem: artefacts.read_json(path) for path in threshold_paths}
     models = [model for path in signal_paths for model in artefacts.read_facts(path)["models"]]
+    if plan["design"]["kind"] == "pairs":
+        metrics, exposure, curves = _measure_pairs(plan_path, signal_paths, thresholds, score_paths, decisions_path, headline, models)
+    else:
+        found = models_found(plan, models, headline["allow_mixed"])
+        metrics, exposure, curves = pool_audit.measure(plan_path, samples_path, thresholds, score_paths, headline, found)
+    artefacts.write_table(exposure_output, exposure)
+    artefacts.write_table(roc_output, curves)
+    with artefacts.atomic(plots_output) as temporary:
+        curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]].to_csv(temporary, index=False)
+    artefacts.write_json(metrics_output, metrics)
+    return metrics
+
+
+def _measure_pairs(
+    plan_path: Path, signal_paths: Sequence[Path], thresholds: dict[str, Any], score_paths: Sequence[Path], decisions_path: Path,
+    headline: dict[str, Any], models: Sequence[dict[str, Any]],
+) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    decided = artefacts.read_table(decisions_path, ["attack", "target", "round", "score", "says_member", "is_member"])
     arms = pairs.read(plan_path, signal_paths, ["margin", "loss"])
     metrics = measure_audit(artefacts.read_facts(plan_path), models, arms, thresholds, decided, headline["headline"], headline["allow_mixed"])
-    signal = thresholds[headline["headline"]]["attack"]["options"]["signal"]
-    curves = pd.concat([roc_points(arm.target, *arm.statistic(signal)) for arm in arms], ignore_index=True)
+    attack = thresholds[headline["headline"]]["attack"]
+    scores = read_pair_scores(score_paths[list(thresholds).index(headline["headline"])])
+    curves = pd.concat([roc_points(arm.target, *_statistic(arm, attack, scores)) for arm in arms], ignore_index=True)
     chosen = decided[decided["attack"] == headline["headline"]]
     if len(chosen):
         by_round = (chosen[chosen["is_member"] == truth].pivot(index="round", columns="target", values="score").to_numpy() for truth in (True, False))
@@ -126,12 +171,15 @@ def measure(
             for name, found in metrics["targets"].items()
         ]
     )
-    artefacts.write_table(exposure_output, exposure)
-    artefacts.write_table(roc_output, curves)
-    with artefacts.atomic(plots_output) as temporary:
-        curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]].to_csv(temporary, index=False)
-    artefacts.write_json(metrics_output, metrics)
-    return metrics
+    return metrics, exposure, curves
+
+
+def _statistic(arms: Arms, attack: dict[str, Any], scores: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """What an attack compares, of the IN and the OUT arms of all rounds: the signal itself, or its score."""
+    if attack["name"] == "single_point":
+        return arms.statistic(attack["options"]["signal"])
+    inside, outside = (scores.reindex(pd.MultiIndex.from_product([ids, [arms.sample_id]])).to_numpy() for ids in (arms.in_id, arms.out_id))
+    return inside, outside
 
 
 def roc_points(subject: str, inside: np.ndarray, outside: np.ndarray, confidence: float = 0.95) -> pd.DataFrame:

@@ -44,3 +44,22 @@ def normalisation(kind: str, channels: int) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(max(n for n in (8, 4, 2, 1) if channels % n == 0), channels)
     return nn.Identity()
+
+
+def convolution(before: int, after: int, size: int, stride: int = 1, *, bias: bool = False) -> nn.Conv2d:
+    """A convolution that keeps height and width (divided by the stride), its weights drawn for ReLU.
+
+    He et al. 2015, "Delving Deep into Rectifiers": normal, of variance 2 / (after * size**2).
+    """
+    layer = nn.Conv2d(before, after, size, stride=stride, padding=size // 2, bias=bias)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class SpatialMean(nn.Module):
+    """The mean over height and width, [B, C, H, W] to [B, C]; unlike adaptive pooling it is deterministic on a GPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3))

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+N_FRACTIONAL = 3  # different rows of fractions that must all sum to 1 before they are taken for probabilities
+
 
 def _array(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):
@@ -28,7 +30,26 @@ def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"labels go from {truth.min()} to {truth.max()}, expected 0 to {scores.shape[-1] - 1}")
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).any(axis=-1).sum())} rows of logits are not finite")
+    _refuse_probabilities(scores)
     return scores, truth
+
+
+def _refuse_probabilities(logits: np.ndarray) -> None:
+    """Refuse logits that are probabilities already: all in [0, 1], and every row sums to 1.
+
+    A row of logits does so by chance with a probability of about 1e-4, so three different rows are asked for. Rows
+    of whole numbers (one-hot) are not counted: as logits they are as plausible.
+    """
+    if not logits.size or logits.min() < 0 or logits.max() > 1:
+        return
+    rows = logits.reshape(-1, logits.shape[-1])
+    if (abs(rows.sum(axis=1) - 1) > 1e-4).any():
+        return
+    fractional = rows[(rows != np.floor(rows)).any(axis=1)]
+    if len(np.unique(fractional, axis=0)) >= N_FRACTIONAL:
+        raise ValueError(
+            f"all {len(rows)} rows of logits lie in [0, 1] and sum to 1, so they are probabilities already; give logits, or the logarithm of these"
+        )
 
 
 def _margin(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

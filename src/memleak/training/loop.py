@@ -7,7 +7,7 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from memleak import models, randomness
 from memleak.data import Dataset
-from memleak.designs import Target, Task
+from memleak.designs import Roster, Task
 from memleak.models.layers import set_rows
 from memleak.params import Recipe
 from memleak.training.augment import Features, Images
@@ -88,26 +88,29 @@ def _optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def look_up(dataset: Dataset, sample_ids: np.ndarray, target: Target | None) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the data set that samples have their content from, and their labels, [n] each: a canary has its own."""
-    if target is None:
+def look_up(dataset: Dataset, sample_ids: np.ndarray, own: Roster | None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the data set that samples have their content from, and their labels, [n] each: those of `own` have their own."""
+    if own is None:
         return sample_ids, np.array(dataset.labels[sample_ids])
-    is_target = sample_ids == target.sample_id
-    rows = np.where(is_target, target.source_id, sample_ids)
-    return rows, np.where(is_target, target.label, dataset.labels[rows])
+    position = np.searchsorted(own.sample_id, sample_ids).clip(max=len(own) - 1)
+    is_own = own.sample_id[position] == sample_ids
+    rows = np.where(is_own, own.source_id[position], sample_ids)
+    return rows, np.where(is_own, own.label[position], dataset.labels[rows])
 
 
 class Pick:
     """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
 
     def __init__(
-        self, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, *, augmented: bool
-    ) -> None:
-        rows, labels = look_up(dataset, sample_ids, target)
+        self, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device, *, augmented: bool,
+        view: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        rows, labels = look_up(dataset, sample_ids, own)
         self._sorted = np.sort(sample_ids)
         self._position = np.argsort(sample_ids)
         self.labels = torch.from_numpy(labels).to(device)
-        inputs = torch.from_numpy(np.ascontiguousarray(dataset.inputs[rows])).to(device)
+        found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
+        inputs = torch.from_numpy(np.ascontiguousarray(found)).to(device)
         mean, std = (torch.tensor(dataset.facts[key], dtype=torch.float64, device=device) for key in ("mean", "std"))
         dtype = getattr(torch, recipe.precision)
         if inputs.dim() == 4:
@@ -130,7 +133,7 @@ class Pick:
 def fit(model: torch.nn.Module, task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> dict[str, Any]:
     """Take all steps of a task. Returns the mean loss (nats) and the accuracy of each epoch."""
     optimizer = _optimizer(recipe, model)
-    data = Pick(dataset, task.sample_ids, task.target, recipe, device, augmented=True)
+    data = Pick(dataset, task.sample_ids, task.own, recipe, device, augmented=True)
     n_steps, step = recipe.epochs * -(-len(task.members) // recipe.batch_size), 0
     losses, accuracies = [], []
     model.train()
@@ -168,7 +171,7 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
     started = time.perf_counter()
     model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
     curves = fit(model, task, dataset, recipe, device)
-    train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.target, recipe, device)
+    train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.own, recipe, device)
     if not math.isfinite(train_loss):
         raise TrainingDiverged(
             f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup"
@@ -184,15 +187,19 @@ def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) ->
 
 
 def predict(
-    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device, rows: int = 256
+    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device, rows: int = 256
 ) -> torch.Tensor:
-    """Logits [n, C] in evaluation mode, on the CPU.
+    """Logits [n, C] in evaluation mode, on the CPU."""
+    return answer(model, Pick(dataset, sample_ids, own, recipe, device, augmented=False), sample_ids, rows)
+
+
+def answer(model: torch.nn.Module, data: Pick, sample_ids: np.ndarray, rows: int) -> torch.Tensor:
+    """Logits [n, C] of samples of a pick.
 
     Every forward pass has the same number of rows (the last is padded): the kernels that a library chooses
     depend on it, and with them a logit's last bits.
     """
     model.eval()
-    data = Pick(dataset, sample_ids, target, recipe, device, augmented=False)
     batches = [sample_ids[start : start + rows] for start in range(0, len(sample_ids), rows)]
     with torch.no_grad():
         logits = [model(inputs).cpu() for inputs, _, _ in data.batches([np.resize(batch, rows) for batch in batches])]
@@ -200,9 +207,9 @@ def predict(
 
 
 def evaluate(
-    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, target: Target | None, recipe: Recipe, device: torch.device
+    model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device
 ) -> tuple[float, float]:
     """Mean loss (nats) and accuracy on some samples."""
-    logits = predict(model, dataset, sample_ids, target, recipe, device)
-    truth = torch.from_numpy(look_up(dataset, sample_ids, target)[1])
+    logits = predict(model, dataset, sample_ids, own, recipe, device)
+    truth = torch.from_numpy(look_up(dataset, sample_ids, own)[1])
     return float(functional.cross_entropy(logits, truth)), float((logits.argmax(1) == truth).double().mean())

@@ -9,35 +9,35 @@ from typing import Any
 from tqdm import tqdm
 
 from memleak import data, provenance
-from memleak.designs import Rounds
+from memleak.designs import Shard
 from memleak.params import ParamsError, Recipe
 from memleak.training import loop
 from memleak.training.store import Store, link
 
 
-def check_recipe(recipe: Recipe, dataset: data.Dataset, subset_size: int) -> None:
+def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
     """Refuse a recipe that the data cannot serve."""
-    if recipe.batch_size > subset_size:
-        raise ParamsError(f"batch_size: {recipe.batch_size} is larger than the subset of {subset_size} records; lower it")
+    if recipe.batch_size > n_members:
+        raise ParamsError(f"batch_size: {recipe.batch_size} is larger than a training set of {n_members} records; lower it")
     if len(dataset.shape) != 3 and (recipe.flip or recipe.shift):
         raise ParamsError(f"flip and shift move images; the data has shape {dataset.shape}; leave them out")
 
 
-def train(data_path: Path, recipe_name: str, recipe: Recipe, rounds: Rounds, output: Path, device: str) -> dict[str, Any]:
-    """Train the models of some rounds and write them as `output`. Returns how many were trained and adopted."""
+def train(data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, output: Path, device: str) -> dict[str, Any]:
+    """Train the models of a shard and write them as `output`. Returns how many were trained and adopted."""
     dataset = data.read(data_path)
-    check_recipe(recipe, dataset, rounds.subset_size)
+    tasks = planned.tasks(dataset)
+    check_recipe(recipe, dataset, min(len(task.members) for task in tasks))
     data_sha256 = provenance.digest(dataset.facts["sha256"], 64)
-    shard = {"version": 1, "recipe": recipe_name, "shard": rounds.name, "data_sha256": data_sha256}
-    tasks = rounds.tasks(dataset)
+    shard = {"version": 1, "recipe": recipe_name, "shard": planned.name, "data_sha256": data_sha256}
     store = Store(recipe_name, data_sha256, output.parent)
     started = time.perf_counter()
-    with store.lock(rounds.name):
+    with store.lock(planned.name):
         models = store.find([task.model_id for task in tasks])
         missing = [task for task in tasks if task.model_id not in models]
-        print(f"{rounds.name}: {len(models)} of {len(tasks)} models adopted, {len(missing)} to train", flush=True)
+        print(f"{planned.name}: {len(models)} of {len(tasks)} models adopted, {len(missing)} to train", flush=True)
         torch_device = loop.prepare_torch(device)
-        for n_done, task in enumerate(tqdm(missing, desc=rounds.name, unit="model", disable=None), start=1):
+        for n_done, task in enumerate(tqdm(missing, desc=planned.name, unit="model", disable=None), start=1):
             trained = loop.train(task, dataset, recipe, torch_device)
             trained.facts |= {
                 "model_id": task.model_id, "round": task.round, "role": task.role, "arm": task.arm,

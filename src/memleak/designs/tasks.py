@@ -1,14 +1,8 @@
-"""Who trains on what: pure functions that draw subsets, audited records and batch sequences.
-
-The design `pairs`: round r has a base model on a subset that depends on (pool, seed, r) alone and is shared by
-all targets and audits: the OUT arm. The IN arm is the same training with the audited record in one more
-place of each epoch. Whatever belongs to one sample (order, augmentation, dropout) is keyed by the sample's
-id, so the two arms differ in the audited record alone.
-"""
+"""What all designs share: records, audited samples, one training, the pool and the population."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -51,6 +45,29 @@ class Target:
         return self.sample_id != self.source_id
 
 
+@dataclass(frozen=True)
+class Roster:
+    """Samples in order: the row of the data set that each has its content from, and its label."""
+
+    sample_id: np.ndarray  # [n] int64, rising
+    source_id: np.ndarray  # [n] int64
+    label: np.ndarray  # [n] int64
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @classmethod
+    def of_targets(cls, targets: Sequence[Target]) -> Roster:
+        """Audited records, in order of their ids; a record that two names stand for is one sample."""
+        known = [target for _, target in sorted({target.sample_id: target for target in targets}.items())]
+        return cls(*(np.array([getattr(t, name) for t in known], dtype=np.int64) for name in ("sample_id", "source_id", "label")))
+
+    @classmethod
+    def of_rows(cls, rows: np.ndarray, records: Records) -> Roster:
+        """Rows of the data set as they are."""
+        return cls(rows, rows, np.asarray(records.labels)[rows])
+
+
 def resolve_target(name: str, records: Records, seed: int, pool: int | None = None) -> Target:
     """The record that a target id such as `atypical01` stands for."""
     kind, position = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
@@ -77,6 +94,18 @@ def pool_of(n_samples: int, pool: int | None, seed: int) -> np.ndarray:
     return np.sort(randomness.generator(seed, "pool").permutation(n_samples)[:pool])
 
 
+def population_of(records: Records, pool: int | None, n: int | None, seed: int) -> np.ndarray:
+    """Records outside the pool that are equal to none in it, sorted, [n]; all of them where n is None."""
+    inside = pool_of(len(records.labels), pool, seed)
+    outside = np.setdiff1d(np.arange(len(records.labels)), inside)
+    outside = outside[~np.isin(records.group_id[outside], records.group_id[inside])]
+    if n is None:
+        return outside
+    if n > len(outside):
+        raise ValueError(f"population: {n} records asked for, {len(outside)} lie outside the pool and equal none in it; lower population or pool")
+    return np.sort(randomness.generator(seed, "population").permutation(outside)[:n])
+
+
 @dataclass(frozen=True)
 class Task:
     """One training: everything that tells this model from others of its recipe."""
@@ -84,12 +113,18 @@ class Task:
     model_id: str
     round: int
     role: str  # "fit", or "holdout": used to measure only
-    arm: str  # "in": trained with the target; "out": without
+    arm: str  # "in": trained with the target; "out": without; "half", "coins": of a pool
     key: int  # of the random streams of this round, the same in both arms
     members: np.ndarray  # [n] sample ids of the OUT arm, int64
     target: Target | None  # None for a base model
     replaced: int | None  # the member whose place the target takes (neighbour: replace)
     test_ids: np.ndarray  # [<= N_TEST] records outside the training set
+    canaries: Roster | None = None  # members that are no rows of the data set
+
+    @property
+    def own(self) -> Roster | None:
+        """The samples of this training that have a label of their own."""
+        return self.canaries if self.target is None else Roster.of_targets([self.target])
 
     @cached_property
     def is_in(self) -> bool:
@@ -121,83 +156,3 @@ class Task:
         for step, start in enumerate(range(0, len(order), batch_size)):
             batch = order[start : start + batch_size]
             yield np.append(batch, self.target.sample_id) if step == slot else batch  # type: ignore[union-attr]
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """A run of rounds of the design `pairs` for one target (or None: the base models)."""
-
-    target: str | None
-    subset_size: int
-    seed: int
-    role: str
-    first: int
-    last: int  # exclusive
-    pool: int | None = None
-    neighbour: str = "add"
-
-    def model_id(self, arm: str, round_: int) -> str:
-        return f"{self._prefix(arm)}-{self._letter}{round_:04d}"
-
-    @property
-    def name(self) -> str:
-        """`with-atypical01-n500-s0-m0008-0016`: declared facts only, so it is known before any data is."""
-        return f"{self._prefix('in' if self.target else 'base')}-{self._letter}{self.first:04d}-{self.last:04d}"
-
-    @property
-    def _letter(self) -> str:
-        """Hold-out rounds are counted apart, so that more rounds of one role never change the other's."""
-        return "h" if self.role == "holdout" else "m"
-
-    def _prefix(self, arm: str) -> str:
-        inside = "swap" if self.neighbour == "replace" else "with"
-        subject = "base" if arm == "base" else f"{inside if arm == 'in' else 'without'}-{self.target}"
-        return f"{subject}{f'-p{self.pool}' if self.pool else ''}-n{self.subset_size}-s{self.seed}"
-
-    def tasks(self, records: Records) -> list[Task]:
-        """The trainings of these rounds. For a target they are its IN arms, and an OUT arm of its own wherever
-        the base model's subset holds a record of the target's group."""
-        target = resolve_target(self.target, records, self.seed, self.pool) if self.target else None
-        found = []
-        for round_ in range(self.first, self.last):
-            order = randomness.generator(self.seed, "subset", self.role, round_).permutation(pool_of(len(records.labels), self.pool, self.seed))
-            if target is None:
-                found.append(self._task("base", round_, order, None))
-                continue
-            touches = records.group_id[order] == records.group_id[target.source_id]  # [pool]
-            if touches[: self.subset_size].any():
-                found.append(self._task("out", round_, order[~touches], target))
-            found.append(self._task("in", round_, order[~touches], target))
-        return found
-
-    def _task(self, arm: str, round_: int, order: np.ndarray, target: Target | None) -> Task:
-        members, rest = order[: self.subset_size], order[self.subset_size :]
-        if not len(rest):
-            without = f"without the records equal to {self.target} " if self.target else ""
-            raise ValueError(
-                f"{self.name}: {without}the pool has {len(order)} records, subset_size asks for {self.subset_size} and some must stay outside; lower it"
-            )
-        key = randomness.derive(self.seed, "round", self.role, round_)
-        swapped = arm == "in" and self.neighbour == "replace"
-        return Task(
-            model_id=self.model_id(arm, round_),
-            round=round_,
-            role=self.role,
-            arm="in" if arm == "in" else "out",
-            key=key,
-            members=members,
-            target=target,
-            replaced=int(members[randomness.derive(key, "replaced") % len(members)]) if swapped else None,
-            test_ids=rest[:N_TEST],
-        )
-
-
-def rounds_of(
-    target: str | None, n_rounds: int, role: str, per_shard: int, *, subset_size: int, seed: int, pool: int | None, neighbour: str
-) -> list[Rounds]:
-    """Cut the rounds of one target (or of the base models) into shards of at most `per_shard` rounds."""
-    if target is None:
-        neighbour = "add"  # base models do not depend on it
-    return [
-        Rounds(target, subset_size, seed, role, first, min(first + per_shard, n_rounds), pool, neighbour) for first in range(0, n_rounds, per_shard)
-    ]

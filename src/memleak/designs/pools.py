@@ -1,0 +1,115 @@
+"""Designs in which every model trains on its own draw of a pool, and each may be the target in turn.
+
+`halves`: models 2k and 2k+1 train on complementary halves of the pool, so that every even number of models holds
+each sample equally often. `canaries`: all models share a base, and independent coins decide which canaries each
+trains on, as one-run audits need (Steinke et al. 2023). Models that were not drawn independently share a `unit`: a
+model's references are those of other units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from memleak import randomness
+from memleak.designs.tasks import N_TEST, Records, Roster, Task, pool_of
+
+
+@dataclass(frozen=True)
+class Complements:
+    """A run of models of the design `halves`."""
+
+    seed: int
+    first: int
+    last: int  # exclusive
+    pool: int | None = None
+    kind: str = "halves"
+
+    def model_id(self, model: int) -> str:
+        return f"halves{f'-p{self.pool}' if self.pool else ''}-s{self.seed}-m{model:04d}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.model_id(self.first)}-{self.last:04d}"
+
+    def model_ids(self) -> list[str]:
+        return [self.model_id(model) for model in range(self.first, self.last)]
+
+    def tasks(self, records: Records) -> list[Task]:
+        """The trainings: halves of the pool's groups, since equal records go together."""
+        inside = pool_of(len(records.labels), self.pool, self.seed)
+        outside = randomness.generator(self.seed, "test").permutation(np.setdiff1d(np.arange(len(records.labels)), inside))
+        groups = np.unique(records.group_id[inside])
+        found = []
+        for model in range(self.first, self.last):
+            unit, side = divmod(model, 2)
+            order = randomness.generator(self.seed, "halves", unit).permutation(groups)
+            is_member = np.isin(records.group_id[inside], order[: (len(order) + unit % 2) // 2]) ^ bool(side)
+            rest = np.concatenate([outside, inside[~is_member]])
+            key = randomness.derive(self.seed, "half", model)
+            found.append(Task(self.model_id(model), unit, "pool", "half", key, inside[is_member], None, None, rest[:N_TEST]))
+        return found
+
+
+@dataclass(frozen=True)
+class Coins:
+    """A run of models of the design `canaries`."""
+
+    seed: int
+    first: int
+    last: int  # exclusive
+    canaries: int
+    subset_size: int
+    mislabelled: bool = False
+    pool: int | None = None
+    kind: str = "canaries"
+
+    def model_id(self, model: int) -> str:
+        which = f"{'wrong' if self.mislabelled else 'canaries'}-c{self.canaries}"
+        return f"{which}{f'-p{self.pool}' if self.pool else ''}-n{self.subset_size}-s{self.seed}-m{model:04d}"
+
+    @property
+    def name(self) -> str:
+        return f"{self.model_id(self.first)}-{self.last:04d}"
+
+    def model_ids(self) -> list[str]:
+        return [self.model_id(model) for model in range(self.first, self.last)]
+
+    def tasks(self, records: Records) -> list[Task]:
+        """The trainings: the base, and those canaries whose coin fell so."""
+        chosen, rest = _canaries_and_rest(records, self.canaries, self.pool, self.seed)
+        base, outside = rest[: self.subset_size], rest[self.subset_size :]
+        if len(base) < self.subset_size or not len(outside):
+            raise ValueError(
+                f"{self.name}: beside {self.canaries} canaries the pool has {len(rest)} records equal to none of them, "
+                f"subset_size asks for {self.subset_size} and some must stay outside; lower it"
+            )
+        roster = canaries_of(records, self.canaries, self.mislabelled, self.pool, self.seed)
+        found = []
+        for model in range(self.first, self.last):
+            is_in = randomness.generator(self.seed, "coins", model).random(len(chosen)) < 0.5
+            members = np.concatenate([base, roster.sample_id[is_in]])
+            key = randomness.derive(self.seed, "coins", model)
+            found.append(Task(self.model_id(model), model, "pool", "coins", key, members, None, None, outside[:N_TEST], roster))
+        return found
+
+
+def _canaries_and_rest(records: Records, n: int, pool: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source rows of the canaries, no two of them equal, sorted; and in random order the pool's records that equal none of them."""
+    order = randomness.generator(seed, "canaries").permutation(pool_of(len(records.labels), pool, seed))
+    _, first = np.unique(records.group_id[order], return_index=True)
+    distinct = order[np.sort(first)]
+    if n > len(distinct):
+        raise ValueError(f"canaries: {n} asked for, the pool has {len(distinct)} different records; lower canaries")
+    chosen = np.sort(distinct[:n])
+    return chosen, order[~np.isin(records.group_id[order], records.group_id[chosen])]
+
+
+def canaries_of(records: Records, n: int, mislabelled: bool, pool: int | None, seed: int) -> Roster:
+    """The audited samples of a `canaries` design: records of the pool, or copies of them with a wrong label."""
+    rows, _ = _canaries_and_rest(records, n, pool, seed)
+    if not mislabelled:
+        return Roster.of_rows(rows, records)
+    wrong = randomness.generator(seed, "wrong labels").integers(1, records.n_classes, n)
+    return Roster(len(records.labels) + np.arange(n), rows, (np.asarray(records.labels)[rows] + wrong) % records.n_classes)

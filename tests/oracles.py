@@ -1,0 +1,99 @@
+"""The published algorithms written out plainly, slow and obvious: a loop over samples, a matrix of all pairs.
+
+Written from the formulas; golden tests and benchmarks compare ours with them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from memleak.attacks import Evidence
+
+
+def lira_by_loop(
+    evidence: Evidence, mode: str = "online", variance: str = "per_sample", center: str = "mean", signal: str = "margin"
+) -> np.ndarray:  # fmt: skip
+    """LiRA, one sample and one view after another, [N]; `variance` per_sample or pooled."""
+    sign = -1.0 if signal == "loss" else 1.0
+    target, reference = (sign * np.asarray(side[signal], dtype=np.float64) for side in (evidence.target, evidence.reference))
+    middle = np.mean if center == "mean" else np.median
+    n_samples, n_views = target.shape
+    scores = np.zeros(n_samples)
+    for view in range(n_views):
+        pooled = {}
+        for inside in (True, False):
+            values = [reference[evidence.is_in[:, n] == inside, n, view] for n in range(n_samples)]
+            squares, freedom = sum(float(np.square(v - v.mean()).sum()) for v in values if len(v)), sum(len(v) - 1 for v in values if len(v))
+            pooled[inside] = np.sqrt(squares / freedom) if freedom else np.nan
+        for n in range(n_samples):
+            x, densities = target[n, view], {}
+            for inside in (True, False):
+                values = reference[evidence.is_in[:, n] == inside, n, view]
+                if len(values):
+                    densities[inside] = stats.norm(middle(values), values.std() if variance == "per_sample" else pooled[inside])
+            if mode == "online":
+                scores[n] += densities[True].logpdf(x) - densities[False].logpdf(x)
+            else:
+                scores[n] += -densities[False].logsf(x) if mode == "offline" else -densities[False].logpdf(x)
+    return scores / n_views
+
+
+def rmia_ratios(evidence: Evidence, mode: str, a: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """p_target / P of the samples and of the population, [N, Q] and [Z, Q]."""
+    assert evidence.population_target is not None and evidence.population_reference is not None
+    p_x, p_z, ref_x, ref_z = (
+        np.exp(-np.asarray(side["loss"], dtype=np.float64))
+        for side in (evidence.target, evidence.population_target, evidence.reference, evidence.population_reference)
+    )
+    is_in = evidence.is_in[:, :, None]
+    mean_out = (ref_x * ~is_in).sum(axis=0) / (~is_in).sum(axis=0)
+    if mode == "offline":
+        assert a is not None
+        return p_x / (((1 + a) * mean_out + 1 - a) / 2), p_z / (((1 + a) * ref_z.mean(axis=0) + 1 - a) / 2)
+    mean_in = (ref_x * is_in).sum(axis=0) / is_in.sum(axis=0)
+    average_z = ref_z.mean(axis=0) if a is None else ((1 + a) * ref_z.mean(axis=0) + 1 - a) / 2
+    return p_x / ((mean_in + mean_out) / 2), p_z / average_z
+
+
+def rmia_by_matrix(
+    evidence: Evidence, mode: str = "offline", gamma: float = 1.0, a: float | None = 0.3, ties: str = "strict", *, published: bool = False
+) -> np.ndarray:  # fmt: skip
+    """RMIA by all pairs of samples and population points, [N]; with several views, the majority of them.
+
+    `published` divides, LR = r_x / r_z > gamma, in one matrix of float64 as the public tools do; it differs from the
+    product where rounding makes or breaks a tie.
+    """
+    r_x, r_z = rmia_ratios(evidence, mode, a)
+    if published and r_x.shape[1] == 1:
+        return (r_x / r_z.T > gamma).mean(axis=1)
+    compare = np.greater if ties == "strict" else np.greater_equal
+    ids = evidence.sample_id, evidence.population_id
+    itself = np.zeros((len(r_x), len(r_z)), dtype=bool) if ids[0] is None or ids[1] is None else ids[0][:, None] == ids[1][None, :]
+    votes = np.zeros((len(r_x), len(r_z)), dtype=np.int16)
+    for view in range(r_x.shape[1]):
+        votes += compare(r_x[:, view, None], gamma * r_z[None, :, view])
+    won = (2 * votes > r_x.shape[1]) & ~itself
+    return won.sum(axis=1) / (~itself).sum(axis=1)
+
+
+def base_by_loop(evidence: Evidence, mode: str = "online", scale: float = 1.0) -> np.ndarray:
+    """BASE, one sample and one view after another, [N]."""
+    loss = np.asarray(evidence.reference["loss"], dtype=np.float64)
+    scores = np.zeros(loss.shape[1])
+    for n in range(loss.shape[1]):
+        chosen = ~evidence.is_in[:, n] if mode == "offline" else np.ones(len(loss), dtype=bool)
+        for view in range(loss.shape[2]):
+            scores[n] -= evidence.target["loss"][n, view] + scale * np.log(np.mean(np.exp(-loss[chosen, n, view])))
+    return scores / loss.shape[2]
+
+
+def reference_by_loop(evidence: Evidence) -> np.ndarray:
+    """Attack-R by scipy's mid-rank of the target among it and its OUT references, [N]."""
+    loss = np.asarray(evidence.reference["loss"], dtype=np.float64)
+    scores = np.zeros(loss.shape[1:])
+    for n, view in np.ndindex(*loss.shape[1:]):
+        outside = loss[~evidence.is_in[:, n], n, view]
+        rank = stats.rankdata([evidence.target["loss"][n, view], *outside])[0]  # 1 is the smallest loss
+        scores[n, view] = 1 - (rank - 0.5) / (len(outside) + 1)
+    return scores.mean(axis=1)
