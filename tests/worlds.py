@@ -88,7 +88,13 @@ def audit_world(
         "device": "cpu", "torch": "2.9.0+cpu", "n_train": 500, "n_test": 500, "train_loss": 0.01, "test_loss": 0.4,
         "train_accuracy": 1.0, "test_accuracy": 0.95, "loss_curve": [1.0, 0.5], "accuracy_curve": [0.5, 0.9],
     }  # fmt: skip
-    thresholds = {"np": {"attack": {"name": "single_point", "alpha": alpha, "options": {"alpha": alpha}}, "models_for_level": models_for_level(alpha), "targets": fitted}}
+    thresholds = {
+        "np": {
+            "attack": {"name": "single_point", "alpha": alpha, "options": {"alpha": alpha}},
+            "models_for_level": models_for_level(alpha),
+            "targets": fitted,
+        }
+    }
     decided = pd.DataFrame(rows, columns=["attack", "target", "round", "says_member", "is_member"])
     return audit.measure_audit(plan, [model | models], arms, thresholds, decided, "np", allow_mixed=False)
 

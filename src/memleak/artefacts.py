@@ -24,7 +24,7 @@ SIGNALS = {  # columns of signals and their types; margin, loss and entropies in
 PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
 SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population")
 SCORE_COLUMNS = ("target_id", "sample_id", "score")
-POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "without_next", "without_previous", "odd", "even")  # the same model, scored with fewer references
+POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "folded", "odd", "even")  # the same model, scored with fewer references
 
 
 class ArtefactError(RuntimeError):

@@ -19,7 +19,12 @@ from memleak import plugins, provenance
 
 TRAINING_VERSION = 1  # raise by hand when the same recipe would give other weights
 SIGNALS_VERSION = 1  # raise by hand when the same weights would give other signals
-DECLARED_SIZES = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000}  # samples of the built-in data sets
+DECLARED_SIZES = {  # samples of the built-in data sets
+    "digits": 1797, "cifar10": 50_000, "cifar100": 50_000, "adult": 48_842, "location30": 5010, "purchase100": 197_324, "texas100": 67_330,
+}  # fmt: skip
+IDLE = {  # fields that change nothing in an architecture of fixed shape
+    "mlp": {"channels", "normalisation"}, "resnet18": {"channels", "hidden"}, "wide_resnet28_2": {"channels", "hidden"},
+}  # fmt: skip
 
 KINDS = ("pairs", "halves", "canaries")  # of designs
 VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?)$"  # a family of ways to show an image
@@ -69,7 +74,10 @@ class Dataset(Frozen):
 
     def source_files(self) -> list[str]:
         """The local files that the data is read from, relative as `source` is."""
-        return [str(file) for file in training_files(Path(self.source))] if self.source not in (None, "torchvision") else []
+        if self.source in (None, "torchvision"):
+            return []
+        source = Path(self.source)
+        return [str(file) for file in training_files(source) or sorted(file for file in source.rglob("*") if file.is_file())]
 
     def identity(self) -> dict[str, Any]:
         """What names the data set in digests: the declaration, and the code of a plug-in."""
@@ -101,9 +109,9 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _known_architecture(self) -> Recipe:
         plugins.locate("architectures", self.architecture)
-        idle = {"channels", "normalisation"} & self.model_fields_set
-        if self.architecture == "mlp" and idle:
-            raise ValueError(f"{min(idle)}: mlp has no convolutional blocks, so this changes nothing; leave it out")
+        idle = IDLE.get(self.architecture, set()) & self.model_fields_set
+        if idle:
+            raise ValueError(f"{min(idle)}: this changes nothing in {self.architecture}; leave it out")
         return self
 
 
@@ -367,6 +375,11 @@ def sentences(error: pydantic.ValidationError) -> list[str]:
         text = re.sub(r"^(Value error, |Input )", "", fault["msg"])
         given = fault.get("input")
         shown = f", found {given!r}" if fault["type"] not in ("value_error", "missing") and not isinstance(given, dict) else ""
+        if fault["loc"][-1:] == ("[key]",) and isinstance(given, bool):
+            place, text = (
+                ".".join(place.split(".")[:-2]),
+                "an id is text; YAML takes on, off, yes and no for truth values, so quote it or choose another",
+            )
         if fault["type"].startswith("union_tag"):
             found = fault["ctx"].get("tag")
             text, shown = f"kind: {f'{found!r} is not a design' if found else 'is missing'}{plugins.nearest(str(found or ''), list(KINDS))}", ""

@@ -155,7 +155,10 @@ class PlannedAudit:
         )
 
     def headline_json(self, allow_mixed: bool) -> str:
-        return provenance.canonical_json({"headline": self.audit.headline_attack, "allow_mixed": allow_mixed})
+        """What is measured, as declared beforehand."""
+        return provenance.canonical_json(
+            {"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self.audit.epsilon.model_dump(mode="json")}
+        )
 
 
 def attack_code(name: str) -> str:

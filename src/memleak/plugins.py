@@ -14,12 +14,18 @@ from types import ModuleType
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {
+        "adult": "memleak.data.tabular:load_adult",
         "digits": "memleak.data.digits:load",
         "cifar10": "memleak.data.images:load_cifar10",
         "cifar100": "memleak.data.images:load_cifar100",
+        "location30": "memleak.data.tabular:load_location30",
+        "purchase100": "memleak.data.tabular:load_purchase100",
+        "texas100": "memleak.data.tabular:load_texas100",
     },
     "architectures": {
         "mlp": "memleak.models.mlp:build",
+        "resnet18": "memleak.models.resnet:build",
+        "wide_resnet28_2": "memleak.models.wide_resnet:build",
         "small_cnn": "memleak.models.small_cnn:build",
     },
     "attacks": {

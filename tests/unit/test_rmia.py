@@ -142,7 +142,7 @@ def test_a_sample_of_the_population_is_not_compared_with_itself():
 
     assert np.array_equal(scores[:40], together[:40])  # the first 40 are not in the population
     assert (scores[40:] != together[40:]).any()
-    assert np.array_equal(np.round(scores[40:] * 49), scores[40:] * 49)
+    assert scores[40:] * 49 == approx(np.round(scores[40:] * 49))
 
 
 @pytest.mark.parametrize("options", GIVEN, ids=name_of)
@@ -154,7 +154,7 @@ def test_one_target_has_the_roc_of_its_ratio_where_no_score_is_zero_or_one(optio
     loss, reference = evidence.target["loss"].astype(float), evidence.reference["loss"].astype(float)
     ratio = ratios(loss, reference, evidence.is_in, options)[:, 0]
 
-    assert inner.mean() > 0.5
+    assert inner.mean() > 0.2
     assert roc.auc(scores[inner], world.is_member[inner]) == approx(roc.auc(ratio[inner], world.is_member[inner]), abs=2e-3)
     assert (np.diff(scores[np.argsort(ratio)]) >= 0).all()
 
@@ -301,10 +301,6 @@ def test_memory_does_not_hold_the_matrix():
 # -- evidence that cannot be used -------------------------------------------------------------------------------
 
 
-def without(evidence: Evidence, **changed: object) -> Evidence:
-    return replace(evidence, **changed)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("changed", "options", "message"),
     [
@@ -322,7 +318,7 @@ def without(evidence: Evidence, **changed: object) -> Evidence:
 )  # fmt: skip
 def test_evidence_that_cannot_be_used_is_refused_in_a_sentence(changed, options, message):
     with pytest.raises(AttackError, match=message) as found:
-        rmia.score(without(small(), **changed), options)
+        rmia.score(replace(small(), **changed), options)
 
     assert "\n" not in str(found.value)
 
@@ -335,7 +331,7 @@ def test_a_population_that_is_the_sample_alone_is_refused():
     }
 
     with pytest.raises(AttackError, match="the population is sample 140 alone"):
-        rmia.score(without(evidence, **alone, population_id=np.array([140])), Options(a=0.3))
+        rmia.score(replace(evidence, **alone, population_id=np.array([140])), Options(a=0.3))
 
 
 def test_too_few_references_to_tune_a_are_counted():
@@ -344,16 +340,16 @@ def test_too_few_references_to_tune_a_are_counted():
 
 
 def test_mock_targets_without_samples_to_tell_apart_are_refused():
-    evidence = without(small(), is_in=np.zeros((6, 60), dtype=bool))
+    evidence = replace(small(), is_in=np.zeros((6, 60), dtype=bool))
 
-    with pytest.raises(AttackError, match="none of 6 references has IN and OUT samples.*give a"):
+    with pytest.raises(AttackError, match=r"none of 6 references has IN and OUT samples.*give a"):
         rmia.score(evidence, Options())
 
 
 def test_a_turn_without_out_references_is_refused_by_name():
     world = gaussian_world(separation=1.0, models=4, samples=20, seed=0, population=10)
 
-    with pytest.raises(AttackError, match="sample .* has 0 OUT references of 1"):
+    with pytest.raises(AttackError, match=r"sample .* has 0 OUT references of 1"):
         rmia.score_all(world.pool, [Turn(0, np.array([2]))], Options(a=0.3))
     with pytest.raises(AttackError, match="population is empty"):
         rmia.score_all(Pool(world.pool.signals, world.pool.is_in), world.turns, Options(a=0.3))
@@ -362,11 +358,11 @@ def test_a_turn_without_out_references_is_refused_by_name():
 def test_probabilities_that_round_to_zero_are_named_and_the_log_space_knows_them():
     evidence = small(rounded=False)
     far = {field: {"loss": getattr(evidence, field)["loss"] + 2000} for field in ("target", "reference", "population_target", "population_reference")}
-    moved = without(evidence, **far)
+    moved = replace(evidence, **far)
 
-    with pytest.raises(AttackError, match="a probability that rounds to 0 .*use space: log"):
+    with pytest.raises(AttackError, match=r"a probability that rounds to 0 .*use space: log"):
         rmia.score(moved, Options(a=1.0))
-    with pytest.raises(AttackError, match="a probability that rounds to 0 .*use space: log"):
+    with pytest.raises(AttackError, match=r"a probability that rounds to 0 .*use space: log"):
         rmia.score(moved, Options(mode="online"))
     assert np.array_equal(rmia.score(moved, Options(a=1.0, space="log")), rmia.score(evidence, Options(a=1.0, space="log")))
 
@@ -378,7 +374,7 @@ def test_margins_serve_where_losses_are_not_stored():
         for field in ("target", "reference", "population_target", "population_reference")
     }
 
-    assert rmia.score(without(evidence, **margins), Options(a=0.3)) == approx(rmia.score(evidence, Options(a=0.3)), abs=0.021)
+    assert rmia.score(replace(evidence, **margins), Options(a=0.3)) == approx(rmia.score(evidence, Options(a=0.3)), abs=0.021)
 
 
 @pytest.mark.parametrize("wrong", [{"a": 1.5}, {"a": "guess"}, {"gamma": 0}, {"mode": "both"}, {"views": "median"}, {"z": 3}])

@@ -140,13 +140,13 @@ def test_twenty_five_thousand_scores_a_side_take_less_than_50_milliseconds():
     assert np.median(seconds) < 0.05 and min(seconds) > 0
 
 
-def test_a_tied_vector_keeps_the_point_that_scikit_learn_drops():
-    """drop_intermediate leaves out points that no line bends at; the best TPR at 10 % FPR then falls from .1 to 0."""
-    scores, truth = np.repeat([1.0, 1.0, 0.5, 0.5, 0.0, 0.0], [10, 10, 40, 40, 50, 50]), np.tile(np.repeat([True, False], 1), 100)
+def test_a_tied_vector_keeps_the_points_that_scikit_learn_drops():
+    """drop_intermediate leaves out points at which the curve does not bend; the best TPR at 20 % FPR then falls from .2 to .1."""
+    scores, truth = np.repeat(np.arange(10.0), 20), np.tile([True, False], 100)
     fpr, tpr, _ = roc_curve(truth, scores)
 
-    assert tpr[fpr <= 0.1].max() == 0.0
-    assert roc.tpr_at_fpr(scores, truth, 0.1).value == approx(0.1)
+    assert tpr[fpr <= 0.2 + 1e-12].max() == approx(0.1)
+    assert roc.tpr_at_fpr(scores, truth, 0.2).value == approx(0.2) and len(roc.curve(scores, truth)[0]) == 11
 
 
 def test_the_achieved_fpr_of_counts_that_tie_is_reported():

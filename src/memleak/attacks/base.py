@@ -46,7 +46,6 @@ def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray
 
 def _score(comparison: Comparison, options: Options) -> np.ndarray:
     comparison.require(options.needs, "base")
-    comparison.require_references("base")
     comparison.refuse_constant("loss", "base")
     scores = np.empty((comparison.n_turns, comparison.n_samples))
     for samples in comparison.chunks(comparison.n_views("loss")):
@@ -61,14 +60,14 @@ def _log_mean(comparison: Comparison, samples: slice, mode: str) -> np.ndarray:
     """log of the mean probability over each turn's references, [T, n, Q], exact however small the probabilities are."""
     log_p = -comparison.of_models("loss", samples)
     chosen = ~comparison.is_in[:, samples] if mode == "offline" else np.ones(log_p.shape[:2], dtype=bool)
-    log_p = np.where(chosen[:, :, None], log_p, -np.inf)
-    top = log_p.max(axis=0)
-    sums = comparison.over_references(np.exp(log_p - top))
+    top = log_p.max(axis=0)  # of all models: whom `is_in` leaves out must not move even the rounding
+    sums = comparison.over_references(np.exp(log_p - top) * chosen[:, :, None])
     count = comparison.over_references(chosen)[:, :, None]
     with np.errstate(divide="ignore"):
         found = top + np.log(sums) - np.log(count)
-    for turn in np.flatnonzero((sums < TINY).any(axis=(1, 2))):  # the largest probability is that of a model that is no reference
+    for turn in np.flatnonzero((sums < TINY).any(axis=(1, 2))):  # the largest probability is not among those that count
         lost = (sums[turn] < TINY).any(axis=1)
         rows = comparison.is_reference[turn].astype(bool)
-        found[turn, lost] = special.logsumexp(log_p[rows][:, lost], axis=0) - np.log(count[turn, lost])
+        counted = chosen[rows][:, lost, None]
+        found[turn, lost] = special.logsumexp(log_p[rows][:, lost], axis=0, b=counted) - np.log(count[turn, lost])
     return found

@@ -46,7 +46,7 @@ def _score(comparison: Comparison, options: Options) -> np.ndarray:
     for samples in comparison.chunks(comparison.n_views(options.signal)):
         outside = ~comparison.is_in[:, samples]
         values = estimate.turned(comparison.of_models(options.signal, samples), options.signal)
-        sums = comparison.over_references(np.where(outside[:, :, None], values, 0.0))
+        sums = comparison.over_references(values * outside[:, :, None])
         means = sums / comparison.over_references(outside)[:, :, None]
         for turn in range(comparison.n_turns):
             target = estimate.turned(comparison.of_target(options.signal, turn, samples), options.signal)

@@ -112,7 +112,7 @@ def _fit(comparison: Comparison, block: slice, options: Options) -> tuple[Arm | 
 
 def _fit_chunk(comparison: Comparison, block: slice, values: np.ndarray, where: np.ndarray, arm: Arm, center: str) -> None:
     """Fill one arm from the models [M, n] that `where` names, as far as they are references."""
-    chosen = np.where(where[:, :, None], values, 0.0)
+    chosen = values * where[:, :, None]
     arm.count[:] = comparison.over_references(where, block)[:, :, None]
     sums = comparison.over_references(chosen, block)
     np.square(chosen, out=chosen)
@@ -210,15 +210,26 @@ def shrunken(arms: list[Arm]) -> list[np.ndarray]:
     prior = fit_prior(arms)
     if prior.width == 0:
         return [np.full(arm.squares.shape, scale) for arm, scale in zip(arms, prior.scale, strict=True)]
+    found = [arm.squares / np.maximum(arm.freedom, 1) / scale for arm, scale in zip(arms, prior.scale, strict=True)]  # usually 1
+    if len(arms) == 1:
+        by_own, _ = weights(prior, arms[0].freedom, np.zeros(1))
+        return [prior.scale[0] * (1 + by_own * (found[0] - 1))]
     estimates = []
-    for own, other in ((0, -1), (1, 0)) if len(arms) == 2 else ((0, 0),):
-        d, e = arms[own].freedom, arms[other].freedom if len(arms) == 2 else np.zeros_like(arms[own].freedom)
-        shared = prior.common * prior.width
-        total = (1 + prior.width * d) * (1 + prior.width * e) - shared * shared * d * e
-        by_own, by_other = d * (prior.width * (1 + prior.width * e) - shared * shared * e) / total, shared * e / total
-        found = [arms[side].squares / np.maximum(arms[side].freedom, 1) / prior.scale[side] for side in (own, other)]
-        estimates.append(prior.scale[own] * (by_own * found[0] + by_other * found[1] + 1 - by_own - by_other))
+    for own, other in ((0, 1), (1, 0)):
+        by_own, by_other = weights(prior, arms[own].freedom, arms[other].freedom)
+        estimates.append(prior.scale[own] * (1 + by_own * (found[own] - 1) + by_other * (found[other] - 1)))
     return estimates
+
+
+def weights(prior: Prior, own: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of a sample's variance in this arm and in the other, [N] each; the prior has the rest.
+
+    The best linear prediction of a quantity of variance `width`, from itself and from its like with correlation
+    `common`, seen with errors of variance 1 / own and 1 / other (degrees of freedom; 0 says nothing).
+    """
+    shared = prior.common * prior.width
+    total = (1 + prior.width * own) * (1 + prior.width * other) - shared * shared * own * other
+    return own * (prior.width * (1 + prior.width * other) - shared * shared * other) / total, shared * other / total
 
 
 def shrunken_centers(arms: list[Arm], variances: list[np.ndarray]) -> list[np.ndarray]:

@@ -35,20 +35,34 @@ class Models:
     def units(self) -> np.ndarray:
         return np.unique(self.unit)
 
-    def next_unit(self, unit: int, step: int = 1) -> int:
-        """The unit that comes after (or before) one, the first after the last."""
-        return int(self.units[(np.searchsorted(self.units, unit) + step) % len(self.units)])
+    @property
+    def fold(self) -> np.ndarray:
+        """The fold of each model, [M]: a few units, whose models serve each other as mock targets; -1 where there are too few.
 
-    def turn(self, target: int, without: Sequence[int] = (), first: int | None = None, n_references: int | None = None) -> Turn:
-        """A model as target; its references are of other units, and of none of `without`.
-
-        Where fewer than all are asked for, they are those that come first, counted from the unit `first` on.
+        Two units a fold, four where there are many: the larger the folds, the more mock targets and the fewer references.
         """
-        units = self.units
-        start = np.searchsorted(units, self.next_unit(int(self.unit[target])) if first is None else first)
-        rows = [np.flatnonzero(self.unit == unit) for unit in np.roll(units, -start) if unit != self.unit[target] and unit not in without]
-        found = np.concatenate(rows) if rows else np.empty(0, dtype=int)
-        return Turn(target, np.sort(found if n_references is None else found[:n_references]))
+        n = len(self.units)
+        n_folds = n // 4 if n >= 16 else n // 2
+        if n < 4:
+            return np.full(len(self.unit), -1)
+        return np.searchsorted(self.units, self.unit) * n_folds // n
+
+    def mocks(self, target: int) -> np.ndarray:
+        """Rows of the models of a target's fold that are of other units."""
+        fold = self.fold
+        return np.flatnonzero((fold == fold[target]) & (fold >= 0) & (self.unit != self.unit[target]))
+
+    def turn(self, target: int, among: np.ndarray, n_references: int | None = None) -> Turn:
+        """A model as target, with models of other units `among` [M] as its references.
+
+        Where fewer than all are asked for, they are those of the units that come next, the first after the last.
+        """
+        place = np.searchsorted(self.units, self.unit)
+        distance = (place - place[target]) % len(self.units)
+        rows = np.flatnonzero(among & (distance > 0))
+        if n_references is not None:
+            rows = rows[np.argsort(distance[rows], kind="stable")][:n_references]
+        return Turn(target, np.sort(rows))
 
 
 def read_models(plan_path: Path, sample_id: np.ndarray) -> Models:

@@ -5,6 +5,8 @@ Ye et al. 2022, "Enhanced Membership Inference Attacks against Machine Learning 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from memleak.attacks import AttackError, Evidence, Needs, Pool, Turn
@@ -37,6 +39,12 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     refuse_constant(np.concatenate([samples, population]), options.signal, "population")
     own = own_position(evidence.sample_id, evidence.population_id, "population")
     return np.mean([_mid_rank(samples[:, q], population[:, q], own) for q in range(samples.shape[1])], axis=0)
+
+
+def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray:
+    """`score` of every turn, [T, N]; references are not read."""
+    nobody = np.array([], dtype=int)
+    return np.stack([score(pool.evidence(Turn(turn.target, nobody)), options) for turn in turns])
 
 
 def _mid_rank(samples: np.ndarray, population: np.ndarray, own: np.ndarray | None) -> np.ndarray:
@@ -75,25 +83,3 @@ def own_position(sample_id: np.ndarray | None, population_id: np.ndarray | None,
     if len(known) == 1 and (own >= 0).any():
         raise AttackError(f"{attack}: the population is sample {known[0]} alone, which is audited itself; more records outside are needed")
     return own if (own >= 0).any() else None
-
-
-def score_all(pool: Pool, turns: list[Turn], options: Options) -> np.ndarray:
-    """`score` of every turn, [T, N]; references are not read."""
-    nobody = np.zeros((0, np.asarray(pool.is_in).shape[1]), dtype=bool)
-    seen = pool.population or {}
-    return np.stack(
-        [
-            score(
-                Evidence(
-                    target={name: values[turn.target] for name, values in pool.signals.items()},
-                    reference={},
-                    is_in=nobody,
-                    population_target={name: values[turn.target] for name, values in seen.items()},
-                    sample_id=pool.sample_id,
-                    population_id=pool.population_id,
-                ),
-                options,
-            )
-            for turn in turns
-        ]
-    )

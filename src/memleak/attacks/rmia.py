@@ -18,7 +18,7 @@ from memleak.attacks.estimate import Comparison, require
 from memleak.attacks.population import own_position, refuse_unequal_views
 from memleak.params import Frozen
 
-GRID = np.arange(11) / 10  # values of `a` that are tried, as in the paper's own tuning
+GRID = np.arange(11) / 10  # values of `a` that are tried: those of the authors' tool
 N_MOCKS = 8
 N_TUNING_SAMPLES = 10_000
 PAIRS_AT_ONCE = 500_000  # pairs (x, z) whose votes are held at a time: what fits into a core's cache

@@ -42,9 +42,9 @@ def _score_pool(
 ) -> int:  # fmt: skip
     """Score each model in turn, with all that are not of its unit as references; and again with fewer of them.
 
-    Without the next unit: comparable with the models of that unit scored without the previous one, for both then
-    have the same references; thresholds and the null control are made of these. With one half of the
-    references and with the other: how far the scores depend on who the references are.
+    `folded`: with the references of other folds only, so that a target and the other models of its fold are scored
+    alike and none of them is anybody's reference; thresholds and the null control are made of these. `odd`, `even`:
+    with one half of the references and with the other, to see how far the scores depend on who the references are.
     """
     needs = needs_of(options)
     pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
@@ -58,29 +58,21 @@ def _score_pool(
     facts = {
         "attack": attack,
         "n_references": len(every["score"][0].references),
-        "n_references_of_mocks": min((len(turn.references) for turn in every["without_next"]), default=0),
+        "n_references_of_mocks": min((len(turn.references) for turn in every["folded"]), default=0),
     }
     return _write_pool_scores(output, models, columns, np.asarray(pool.sample_id), facts)
 
 
 def turns_of(models: Models, n_references: int | None) -> dict[str, list[Turn]]:
     """For each column of a score table, which model is scored with which references."""
-    n_units = len(models.units)
-    turns: dict[str, list[Turn]] = {name: [] for name in artefacts.POOL_SCORE_COLUMNS[2:]}
-    for target in models.targets.tolist():
-        unit = int(models.unit[target])
-        after = models.next_unit(unit)
-        whole = models.turn(target, first=models.next_unit(after), n_references=n_references)
-        turns["score"].append(whole)
-        for name, parity in (("odd", 1), ("even", 0)):
-            order = np.unique(models.unit[whole.references])
-            turns[name].append(Turn(target, whole.references[np.isin(models.unit[whole.references], order[parity::2])]))
-        if n_units > 2:
-            turns["without_next"].append(models.turn(target, [after], models.next_unit(after), n_references))
-    needed = {models.next_unit(int(models.unit[target])) for target in models.targets} if n_units > 2 else set()
-    for mock in np.flatnonzero(np.isin(models.unit, list(needed))).tolist():
-        unit = int(models.unit[mock])
-        turns["without_previous"].append(models.turn(mock, [models.next_unit(unit, -1)], models.next_unit(unit), n_references))
+    fold, everyone = models.fold, np.ones(len(models.unit), dtype=bool)
+    whole = [models.turn(target, everyone, n_references) for target in models.targets.tolist()]
+    in_folds = np.flatnonzero(np.isin(fold, fold[models.targets]) & (fold >= 0))
+    turns = {"score": whole, "folded": [models.turn(row, fold != fold[row], n_references) for row in in_folds.tolist()], "odd": [], "even": []}
+    for turn in whole:
+        units = np.unique(models.unit[turn.references])
+        for name, half in (("odd", units[1::2]), ("even", units[::2])):
+            turns[name].append(Turn(turn.target, turn.references[np.isin(models.unit[turn.references], half)]))
     return turns
 
 

@@ -101,7 +101,7 @@ def _sort(signals: Mapping[str, np.ndarray], is_in: np.ndarray, label: np.ndarra
         fitted = np.sort(randomness.generator(0, "threshold", n_samples).choice(n_samples, N_FITTED, replace=False))
     known = {name: values[:, fitted] for name, values in signals.items() if name in (column_of(options.signal), "loss", "margin")}
     value = turned_signal(known, options.signal).mean(axis=-1).ravel()  # [M n]
-    inside, model = np.asarray(is_in)[:, fitted].ravel(), np.repeat(np.arange(n_models, dtype=np.int32), len(fitted))
+    inside, model = np.asarray(is_in, dtype=bool)[:, fitted].ravel(), np.repeat(np.arange(n_models, dtype=np.int32), len(fitted))
     of_class = np.tile(label[fitted], n_models) if per_class and label is not None else np.zeros(len(value), dtype=np.int8)
     order = np.lexsort((value, of_class))
     return _Sorted(value[order], inside[order], model[order], of_class[order])

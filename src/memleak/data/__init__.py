@@ -68,8 +68,7 @@ def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
         "group_id": content_groups(flat),
         "atypicality_rank": atypicality_rank(flat, samples.labels),
     }
-    axes = tuple(range(samples.inputs.ndim - 1))
-    std = samples.inputs.std(axis=axes, dtype=np.float64)
+    mean, std = moments(samples.inputs)
     for name, array in arrays.items():
         artefacts.write_array(output.parent / f"{name}.npy", array)
     facts = {
@@ -79,14 +78,25 @@ def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
         "shape": list(samples.inputs.shape[1:]),
         "class_names": list(samples.class_names),
         "n_groups": int(arrays["group_id"].max()) + 1,
-        "mean": samples.inputs.mean(axis=axes, dtype=np.float64).tolist(),
-        "std": np.where(std > 0, std, 1.0).tolist(),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
         "licence": samples.licence,
         "notes": samples.notes,
         "sha256": {name: provenance.file_sha256(output.parent / f"{name}.npy") for name in arrays},
     }
     artefacts.write_json(output, facts)
     return facts
+
+
+def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation by which training normalises: of each channel of images, of each column of a table.
+
+    Columns of 0 and 1 alone stay as they are: a rare category would otherwise become a value of 100 standard deviations.
+    """
+    axes = tuple(range(inputs.ndim - 1))
+    mean, std = inputs.mean(axis=axes, dtype=np.float64), inputs.std(axis=axes, dtype=np.float64)
+    is_left = (std == 0) | (((inputs == 0) | (inputs == 1)).all(axis=axes) if inputs.ndim == 2 else False)
+    return np.where(is_left & (inputs.ndim == 2), 0.0, mean), np.where(is_left, 1.0, std)
 
 
 def check(samples: Samples, name: str) -> Samples:

@@ -69,7 +69,7 @@ def load_texas100(source: str | None) -> Samples:
     """What is said of stays in Texan hospitals, 0 or 1, [67330, 6169], and which of 100 procedures was done.
 
     A folder as published (`100/feats` and `100/labels`, text, labels 1 to 100), or .npz with `features` and
-    `labels`. Needs about 4 GB of memory.
+    `labels`. Reading the text needs about 6 GB of memory.
     """
     names = ("100/feats", "feats", "texas/100/feats", "texas100.npz")
     return _load_binary("texas100", source, n_features=6169, n_classes=100, names=names)
@@ -87,7 +87,7 @@ def _find(name: str, source: str | None, names: tuple[str, ...]) -> Path:
 def _read_text(file: Path, head: int | None, **options: object) -> pd.DataFrame:
     try:
         return pd.read_csv(file, header=head, skipinitialspace=True, **options)  # type: ignore[call-overload, no-any-return]
-    except (ValueError, UnicodeDecodeError) as error:  # pandas' ParserError and EmptyDataError are ValueErrors
+    except ValueError as error:  # pandas' ParserError and EmptyDataError are ValueErrors
         raise DataError(f"{file}: not a table of comma-separated values ({str(error).splitlines()[0]}); fetch it again") from None
 
 

@@ -134,8 +134,8 @@ def audit_one_run(
 
     The k_plus highest scores are guessed to be members, the k_minus lowest not to be. `bonferroni` counts on all
     canaries and shares the error among the few pairs of numbers tried; `split` chooses among many on a random half and
-    counts on the other, which in simulation gives less. `guesses` are the pairs (k_plus, k_minus) to try, out of one
-    half of the canaries with `split`.
+    counts on the other, which in simulation gives less, but for n_canaries * delta near 1. `guesses` are the pairs
+    (k_plus, k_minus) to try, out of one half of the canaries with `split`.
     Equal scores are ordered by a coin. Membership drawn in another way (balanced, by a list) gives no epsilon.
     """
     _check_level(delta, confidence)

@@ -1,12 +1,14 @@
 """Thresholds, decisions and numbers of an audit in which every model is the target in turn (`halves`, `canaries`).
 
-Thresholds come from mock targets: the models of the next unit, scored with the very references that the target is
-scored with when that unit is left out. Nothing about a target decides about itself.
+Thresholds come from mock targets: other models of the target's fold, scored with the very references that the
+target is scored with. Nothing about a target decides about itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memleak import artefacts
+from memleak import artefacts, randomness
 from memleak.attacks import pools
 from memleak.attacks.pools import Models
 from memleak.metrics import calibration, compare, epsilon, exposure, pooled, usage
-from memleak.metrics.intervals import models_for_level
+from memleak.metrics.intervals import holm, models_for_level, proportion
 
 LEVELS = (0.1, 0.01, 0.001, 0.0001, 0.0)  # false-positive rates that are reported
+CALIBRATED = (0.1, 0.01, 0.001)  # those for which thresholds are taken from mock targets
+N_MOST_EXPOSED = 20
+USAGE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+USAGE_SET = 500  # samples of a set whose use is estimated
 DECISION = {"attack": pa.string(), "target_id": pa.string(), "sample_id": pa.int64(), "score": pa.float64(), "says_member": pa.bool_(), "is_member": pa.bool_()}  # fmt: skip
 
 
@@ -32,20 +38,13 @@ def read(plan_path: Path, score_path: Path, columns: Sequence[str]) -> tuple[Mod
     return pools.read_models(plan_path, sample_id), sample_id, scores
 
 
-def mocks_of(models: Models, target: int) -> np.ndarray:
-    """Rows of a target's mock targets: the models of the next unit; none where there are fewer than three units."""
-    if len(models.units) < 3:
-        return np.empty(0, dtype=int)
-    return np.flatnonzero(models.unit == models.next_unit(int(models.unit[target])))
-
-
 def threshold(plan_path: Path, score_path: Path, attack: dict[str, Any], output: Path) -> int:
     """Write the score beyond which each target is said to have trained on a sample, at FPR alpha. Returns the targets."""
-    models, _, scores = read(plan_path, score_path, ["without_previous"])
+    models, _, scores = read(plan_path, score_path, ["folded"])
     found = {}
     for target in models.targets:
-        mocks = mocks_of(models, target)
-        others = scores["without_previous"][mocks][~models.is_member[mocks]]
+        mocks = models.mocks(target)
+        others = scores["folded"][mocks][~models.is_member[mocks]]
         others = others[~np.isnan(others)]
         cut = calibration.threshold(others, attack["alpha"]) if len(others) else np.inf
         found[str(models.model_id[target])] = {"threshold": None if np.isinf(cut) else cut, "n_fitted": len(others)}
@@ -59,9 +58,9 @@ def decide(plan_path: Path, threshold_paths: Sequence[Path], score_paths: Sequen
     with artefacts.atomic(output) as temporary, pq.ParquetWriter(temporary, pa.schema(DECISION), compression="zstd") as writer:
         for threshold_path, score_path in zip(threshold_paths, score_paths, strict=True):
             fitted = artefacts.read_json(threshold_path)
-            models, sample_id, scores = read(plan_path, score_path, ["without_next"])
+            models, sample_id, scores = read(plan_path, score_path, ["folded"])
             for target in models.targets:
-                cut, own = fitted["targets"][models.model_id[target]]["threshold"], scores["without_next"][target]
+                cut, own = fitted["targets"][models.model_id[target]]["threshold"], scores["folded"][target]
                 if np.isnan(own).all():
                     continue
                 said = own > cut if cut is not None else np.zeros(len(own), dtype=bool)
@@ -69,3 +68,175 @@ def decide(plan_path: Path, threshold_paths: Sequence[Path], score_paths: Sequen
                 writer.write_table(pa.table(columns | {"score": own, "says_member": said, "is_member": models.is_member[target]}, schema=pa.schema(DECISION)))  # fmt: skip
                 rows += len(own)
     return rows
+
+
+def measure(
+    plan_path: Path, samples_path: Path, thresholds: dict[str, Any], score_paths: Sequence[Path], settings: dict[str, Any], models_found: dict[str, Any]
+) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """All numbers of the report, each with its interval and counts; exposure by sample; ROC points of every attack."""
+    plan, headline = artefacts.read_facts(plan_path), settings["headline"]
+    samples, population = pools.read_samples(samples_path)
+    paths = dict(zip(thresholds, score_paths, strict=True))
+    columns = {name: read(plan_path, path, artefacts.POOL_SCORE_COLUMNS[2:])[2] for name, path in paths.items()}
+    audit = Audited(pools.read_models(plan_path, samples["sample_id"].to_numpy()), samples)
+    own = {name: found["score"][audit.rows] for name, found in columns.items()}
+    exposed = audit.exposure(columns[headline]["folded"], thresholds[headline])
+    metrics = {
+        "audit": plan["audit"],
+        "kind": plan["design"]["kind"],
+        "headline": headline,
+        "alpha": thresholds[headline]["attack"]["alpha"],
+        "design": plan["design"],
+        "recipe": plan["recipe"],
+        "data": plan["data"],
+        "seed": plan["seed"],
+        "models": models_found,
+        "n_targets": len(audit.rows),
+        "n_samples": len(samples),
+        "n_population": len(population),
+        "attacks": {name: audit.attack(columns[name], thresholds[name]["attack"], artefacts.read_facts(paths[name])) for name in columns},
+        "comparison": compare.against_headline(own, headline, audit.truth, audit.unit, audit.group) if len(own) > 1 else {},
+        "agreement": {name: calibration.agreement(own[headline], scores, audit.unit) for name, scores in own.items() if name != headline},
+        "classes": pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
+        "controls": audit.controls({name: found["folded"] for name, found in columns.items()}),
+        "exposure": audit.exposure_summary(exposed, thresholds[headline]["attack"]["alpha"]),
+        "usage": audit.usage(columns[headline]["folded"], plan["seed"]),
+        "epsilon": audit.epsilon(own[headline], plan["design"]["kind"], settings["epsilon"]),
+    }
+    curves = [
+        pooled.curve_band(own[name], audit.truth, audit.unit, audit.group).assign(subject=name)
+        for name in sorted(own, key=lambda name: name != headline)
+    ]
+    return metrics, exposed, pd.concat(curves, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The audited models and samples; all that follows reads scores [M, N] of one attack."""
+
+    models: Models
+    samples: pd.DataFrame
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        return self.models.targets
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        return self.models.is_member[self.rows]
+
+    @cached_property
+    def unit(self) -> np.ndarray:
+        return self.models.unit[self.rows]
+
+    @cached_property
+    def group(self) -> np.ndarray:
+        return self.samples["group_id"].to_numpy()
+
+    @cached_property
+    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Targets of each unit, and their mock targets: masks over all models."""
+        found = []
+        for unit in np.unique(self.unit):
+            targets = np.flatnonzero(self.models.is_target & (self.models.unit == unit))
+            mocks = self.models.mocks(int(targets[0]))
+            if len(mocks):
+                found.append((np.isin(np.arange(len(self.models.unit)), targets), np.isin(np.arange(len(self.models.unit)), mocks)))
+        return found
+
+    def attack(self, scores: dict[str, np.ndarray], attack: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+        """One attack: pooled figures and those of each target, thresholds from mock targets, agreement of halves of the references."""
+        own = scores["score"][self.rows]
+        found = {"name": attack["name"], "options": attack["options"], "alpha": attack["alpha"], "n_references": facts["n_references"]}
+        found |= {"n_references_of_mocks": facts["n_references_of_mocks"]}
+        found |= pooled.measure(own, self.truth, self.unit, self.group, LEVELS)
+        found["per_target"] = pooled.per_target(own, self.truth)
+        is_scored = ~np.isnan(scores["folded"]).all(axis=1)
+        found["calibrated"] = [
+            calibration._measure(scores["folded"], self.models.is_member, self.models.unit, self.group, self.splits, level, calibration.PRIORS, 0.95)
+            for level in (attack["alpha"], *(level for level in CALIBRATED if level != attack["alpha"]))
+            if self.splits and is_scored.any()
+        ]
+        halves = [scores[name][self.rows] for name in ("odd", "even")]
+        found["halves_of_references"] = (
+            None if any(np.isnan(half).any() for half in halves) else calibration.agreement(halves[0], halves[1], self.unit)
+        )
+        return found
+
+    def controls(self, folded: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Scores of a target against the membership of an independent model of its fold, which is nobody's reference: AUC 1/2."""
+        pairs = [(target, int(mocks[0])) for target in self.rows.tolist() if len(mocks := self.models.mocks(target))]
+        found = {}
+        for name, scores in folded.items():
+            known = [(target, mock) for target, mock in pairs if not np.isnan(scores[target]).all()]
+            if known:
+                targets, mocks = np.array(known).T
+                null = calibration.null(scores[targets], self.models.is_member[mocks], self.models.unit[targets], self.group)
+                found[name] = {key: null[key] for key in ("p", "auc")} | {"n_tests": len(targets)}
+        if not found:
+            return {"null": None}
+        corrected = holm([one["p"] for one in found.values()])
+        p = float(corrected.min())
+        return {"null": {"p": p, "alarm": p <= calibration.ALARM, "attacks": found}}
+
+    def exposure(self, folded: np.ndarray, fitted: dict[str, Any]) -> pd.DataFrame:
+        """How often each sample is found, one row a sample, the most exposed first; no row where there are no mock targets."""
+        cuts = [fitted["targets"][self.models.model_id[target]]["threshold"] for target in self.rows]
+        if not self.splits:
+            return pd.DataFrame(columns=["sample_id", "source_id", "label", "n_holding", "n_detected", "rate", "low", "high", "p", "bh"])
+        says = folded[self.rows] > np.array([np.inf if cut is None else cut for cut in cuts])[:, None]
+        found = exposure.exposure(says, self.truth, self.unit, fitted["attack"]["alpha"], has_score=~np.isnan(folded[self.rows]))
+        table = pd.concat([self.samples[["sample_id", "source_id", "label"]], found.drop(columns="position")], axis=1)
+        return table.sort_values(["bh", "low", "rate", "sample_id"], ascending=[False, False, False, True], ignore_index=True)
+
+    def exposure_summary(self, exposed: pd.DataFrame, alpha: float) -> dict[str, Any] | None:
+        """How many samples are exposed, and the most exposed of them."""
+        if not len(exposed):
+            return None
+        return {
+            "alpha": alpha,
+            "n_flagged": int(exposed["bh"].sum()),
+            "n_samples": len(exposed),
+            "most": exposed.head(N_MOST_EXPOSED).astype({"bh": bool}).to_dict("records"),
+        }
+
+    def usage(self, folded: np.ndarray, seed: int) -> list[dict[str, Any]] | None:
+        """Which share of a set was used? Sets of known shares of each target's members, estimated with its mock targets."""
+        draw, n = randomness.generator(seed, "usage"), min(USAGE_SET, int(self.truth.sum(axis=1).min()), int((~self.truth).sum(axis=1).min()))
+        found = []
+        for share in USAGE_SHARES:
+            estimates = []
+            for target, truth in zip(self.rows.tolist(), self.truth, strict=True):
+                mocks = self.models.mocks(target)
+                if len(np.unique(self.models.unit[mocks])) < 2 or np.isnan(folded[[target, *mocks]]).any() or n < 20:
+                    return None
+                k = round(share * n)
+                chosen = np.concatenate([draw.permutation(np.flatnonzero(side))[:m] for side, m in ((truth, k), (~truth, n - k))])
+                estimates.append(
+                    usage.estimate(folded[target, chosen], folded[mocks][:, chosen], self.models.is_member[mocks][:, chosen], self.models.unit[mocks])
+                )
+            held = [one.low <= share <= one.high for one in estimates]
+            known = [one.value for one in estimates if one.value is not None]
+            found.append({
+                "share": share, "n": n, "n_sets": len(estimates), "n_refused": len(estimates) - len(known), "mean": float(np.mean(known)) if known else None,
+                "width": float(np.mean([one.high - one.low for one in estimates])), "held": proportion(np.array(held)).as_dict(),
+            })  # fmt: skip
+        return found
+
+    def epsilon(self, own: np.ndarray, kind: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Lower bounds from one-run audits: one a training, all of which hold together; None where membership was no matter of independent coins."""
+        if kind != "canaries":
+            return None
+        each = 1 - (1 - settings["confidence"]) / len(own)
+        runs = [
+            epsilon.audit_one_run(scores, truth, delta=settings["delta"], confidence=each, strategy=settings["strategy"]).as_dict()
+            for scores, truth in zip(own, self.truth, strict=True)
+        ]
+        best = max(runs, key=lambda run: run["epsilon"])
+        return {
+            "epsilon": best["epsilon"],
+            "delta": settings["delta"],
+            "confidence": settings["confidence"],
+            "strategy": settings["strategy"],
+            "runs": runs,
+        }

@@ -73,6 +73,11 @@ class Pool:
         return np.cumsum(self.is_member)[self.ends - 1]
 
     @cached_property
+    def others_above(self) -> np.ndarray:
+        """Non-members down to the end of each block."""
+        return self.ends - self.members_above
+
+    @cached_property
     def n_members(self) -> int:
         return int(self.is_member.sum())
 
@@ -96,7 +101,7 @@ class Pool:
 
     def prefix(self, n_false_positives: float) -> int:
         """How many scores "member" is said of when at most so many non-members may be among them."""
-        block = int(np.searchsorted(self.ends - self.members_above, n_false_positives, side="right")) - 1
+        block = int(np.searchsorted(self.others_above, n_false_positives, side="right")) - 1
         return int(self.ends[block]) if block >= 0 else 0
 
 
@@ -114,8 +119,9 @@ def pool(scores: np.ndarray, is_member: np.ndarray, unit: np.ndarray | None = No
     order = np.argsort(-flat, kind="stable")
     flat, member, of_unit, of_group = flat[order], member[order], units[target[order]], groups[sample[order]]
     n_units, n_groups = int(units.max()) + 1, int(groups.max()) + 1
-    clusterings = ((of_unit, n_units), (of_group, n_groups), (of_unit * n_groups + of_group, n_units * n_groups))
-    return Pool(flat, member, *(Clusters.of(code, n, member) for code, n in clusterings), n_units, n_targets, n_samples)
+    by_unit, by_group = Clusters.of(of_unit, n_units, member), Clusters.of(of_group, n_groups, member)
+    by_cell = Clusters.of(of_unit * n_groups + of_group, n_units * n_groups, member)
+    return Pool(flat, member, by_unit, by_group, by_cell, n_units, n_targets, n_samples)
 
 
 def _codes(names: np.ndarray | None, n: int, name: str, of: str) -> np.ndarray:
@@ -148,7 +154,7 @@ def sums(per_cluster: Sequence[np.ndarray]) -> list[float]:
 
 def placements(scores: Pool) -> np.ndarray:
     """Of each score [S], the share of the other kind that it beats (member) or is beaten by (non-member), half of the ties."""
-    members, others = np.diff(scores.members_above, prepend=0), np.diff(scores.ends - scores.members_above, prepend=0)
+    members, others = np.diff(scores.members_above, prepend=0), np.diff(scores.others_above, prepend=0)
     beats = 1 - (np.cumsum(others) - 0.5 * others) / scores.n_others
     beaten = (np.cumsum(members) - 0.5 * members) / scores.n_members
     sizes = np.diff(scores.ends, prepend=0)
@@ -194,7 +200,7 @@ def gaps(within: float | None, value: float, n_units: int, confidence: float) ->
     return max(value - (within - far), 0.0), max(within - near - value, 0.0)
 
 
-def by_unit(scores: Pool) -> list[np.ndarray]:
+def parts_of_units(scores: Pool) -> list[np.ndarray]:
     """Where the scores of each unit that has members and non-members stand, from the highest to the lowest."""
     order = np.argsort(scores.units.code, kind="stable")
     bounds = np.searchsorted(scores.units.code[order], np.arange(scores.n_units + 1))
@@ -205,25 +211,28 @@ def _within(scores: Pool) -> float | None:
     """The AUC among scores of one unit, mean over units."""
     if scores.n_units < 2:
         return None
-    found = [roc.auc(scores.scores[part], scores.is_member[part]) for part in by_unit(scores)]
+    found = [roc.auc(scores.scores[part], scores.is_member[part]) for part in parts_of_units(scores)]
     return float(np.mean(found)) if found else None
+
+
+def draw_weights(draw: np.random.Generator, n: int, which: int) -> np.ndarray:
+    """How often each of n clusters counts: units and groups are drawn with replacement; cells, being many, count twice or not at all."""
+    if which == 2:
+        return 2 * np.unpackbits(np.frombuffer(draw.bytes(-(-n // 8)), np.uint8), count=n).astype(np.int32)
+    return np.bincount(draw.integers(0, n, n), minlength=n).astype(np.int32)
 
 
 def resampled_tpr(pools: Sequence[Pool], which: int, levels: np.ndarray, n_draws: int) -> np.ndarray:
     """TPR at each FPR of `levels` when units (which = 0), groups (1) or cells (2) are resampled, [draws, pools, L].
 
-    All pools (scores of several attacks for the same targets and samples) get the same draws. Units and groups are
-    drawn with replacement; cells, which are many, count twice or not at all.
+    All pools (scores of several attacks for the same targets and samples) get the same draws.
     """
     draw = randomness.generator(0, "pooled bootstrap", which)
     n = len(pools[0].clusterings[which].members)
     tops = [one.prefix(min(2 * float(levels.max()) * one.n_others, one.n_others)) for one in pools]
     tpr = np.empty((n_draws, len(pools), len(levels)))
     for i in range(n_draws):
-        if which == 2:
-            weights = 2 * np.unpackbits(np.frombuffer(draw.bytes(-(-n // 8)), np.uint8), count=n).astype(np.int32)
-        else:
-            weights = np.bincount(draw.integers(0, n, n), minlength=n).astype(np.int32)
+        weights = draw_weights(draw, n, which)
         for j, one in enumerate(pools):
             tpr[i, j] = _weighted_tpr(one, one.clusterings[which], weights, levels, tops[j])
     return tpr
@@ -267,7 +276,7 @@ def _bootstrap_intervals(scores: Pool, levels: np.ndarray, values: np.ndarray, c
 def _within_tpr(scores: Pool, levels: np.ndarray) -> list[float | None]:
     """arcsin sqrt of the TPR at each FPR of `levels` among scores of one unit, mean over units."""
     found = []
-    for part in by_unit(scores):
+    for part in parts_of_units(scores):
         fpr, tpr, _ = roc.curve(scores.scores[part], scores.is_member[part])
         found.append(np.arcsin(np.sqrt(tpr[np.searchsorted(fpr, levels + 1e-12, side="right") - 1])))
     return list(np.mean(found, axis=0)) if found else [None] * len(levels)
@@ -315,7 +324,7 @@ def order_statistic_interval(
     return low, high
 
 
-def rates(scores: Pool, levels: Sequence[float], confidence: float = 0.95) -> list[dict[str, Any]]:
+def rates(scores: Pool, levels: Sequence[float] | np.ndarray, confidence: float = 0.95) -> list[dict[str, Any]]:
     """The best TPR of the pool at each FPR, with an interval for the TPR at the threshold whose true FPR it is.
 
     The interval resamples clusters; where clustered false positives (or members caught, or missed) are worth fewer
@@ -366,7 +375,7 @@ def best_threshold(scores: Pool, confidence: float = 0.95) -> tuple[dict[str, An
     At the maximum, moving the threshold changes nothing to first order, so the interval takes it as given.
     """
     n, m = scores.n_others, scores.n_members
-    gains = scores.members_above / m - (scores.ends - scores.members_above) / n
+    gains = scores.members_above / m - scores.others_above / n
     best = int(np.argmax(gains))
     end = int(scores.ends[best]) if gains[best] > 0 else 0
     hit = scores.is_member[:end]

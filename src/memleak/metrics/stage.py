@@ -36,8 +36,10 @@ def threshold(plan_path: Path, signal_paths: Sequence[Path], score_path: Path | 
         scores = read_pair_scores(required(score_path))
         for arms in pairs.read(plan_path, (), ()):
             fitting = arms.of_role("fit")
-            values = (scores.reindex([(model, arms.sample_id) for model in ids]).to_numpy() for ids in (fitting.in_id, fitting.out_id))
-            fitted[arms.target] = _fit_target(arms.target, *values, Options(fit="empirical", alpha=attack["alpha"]))
+            values = _scores_of(scores, fitting)
+            fitted[arms.target] = _fit_target(
+                arms.target, values[0], values[1], Options.model_validate({"fit": "empirical", "alpha": attack["alpha"]})
+            )
     artefacts.write_json(output, {"attack": attack, "models_for_level": models_for_level(attack["alpha"]), "targets": fitted})
     return len(fitted)
 
@@ -114,8 +116,7 @@ def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Seque
         for target, arms in arms_of.items():
             rule = read_rule(fitted["targets"][target], attack["alpha"])
             direct = arms.statistic(attack["options"]["signal"]) if attack["name"] == "single_point" else None
-            for side, (is_member, ids) in enumerate(((True, arms.in_id), (False, arms.out_id))):
-                own = scores.reindex(pd.MultiIndex.from_product([ids, [arms.sample_id]])).to_numpy()
+            for side, (is_member, ids, own) in enumerate(zip((True, False), (arms.in_id, arms.out_id), _scores_of(scores, arms), strict=True)):
                 values = own if direct is None else direct[side]
                 tables.append(pd.DataFrame({
                     "attack": attack["id"], "target": target, "sample_id": arms.sample_id, "round": arms.round, "target_id": ids,
@@ -178,6 +179,11 @@ def _statistic(arms: Arms, attack: dict[str, Any], scores: pd.Series) -> tuple[n
     """What an attack compares, of the IN and the OUT arms of all rounds: the signal itself, or its score."""
     if attack["name"] == "single_point":
         return arms.statistic(attack["options"]["signal"])
+    return _scores_of(scores, arms)
+
+
+def _scores_of(scores: pd.Series, arms: Arms) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the IN and of the OUT arms of all rounds, [R] each."""
     inside, outside = (scores.reindex(pd.MultiIndex.from_product([ids, [arms.sample_id]])).to_numpy() for ids in (arms.in_id, arms.out_id))
     return inside, outside
 

@@ -1,9 +1,13 @@
 """The verdict in plain words. The limits and the risk score stand here, once.
 
-Risk is the attacker's advantage on the most exposed record: of the models that trained on it, the share found
-beyond what guessing at the same false-positive rate would find, (TPR - alpha) / (1 - alpha), from 0 to 100. It is 0
-where no natural record shows evidence: the largest of several noisy rates is not news. The interval holds for all
-targets at once (Bonferroni), since the most exposed one is looked for.
+Risk is the attacker's advantage, from 0 to 100: of the models (or records) that are to be recognised, the share found
+beyond what guessing at the same false-positive rate would find, (TPR - FPR) / (1 - FPR).
+
+A `pairs` audit speaks of the most exposed record. There risk is 0 where no natural record shows evidence: the largest of
+several noisy rates is not news. The interval holds for all targets at once (Bonferroni), since the most exposed one is
+looked for. An audit in which every model is the target in turn speaks of the average record, at the threshold that mock
+targets set; its limits are lower, since an average hides the few: where a tenth of all records is recognised with hardly
+a false alarm, some are recognised nearly always.
 """
 
 from __future__ import annotations
@@ -11,9 +15,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-HIGH = 0.30  # advantage: HIGH if the whole interval lies at or above
-LOW = 0.10  # LOW if the whole interval lies below
+from memleak.report import pool
+
 FITS = 0.90  # a model with a lower train accuracy does not fit its data
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of the advantage: HIGH if the whole interval lies at or above `high`, LOW if it lies below `low`."""
+
+    low: float
+    high: float
+
+
+MOST_EXPOSED = Limits(low=0.10, high=0.30)  # of the models that trained on one record
+AVERAGE = Limits(low=0.03, high=0.10)  # of all records that a model trained on
 
 
 @dataclass(frozen=True)
@@ -28,18 +44,23 @@ class Verdict:
     notes: tuple[str, ...]
 
 
-def state_of(low: float, high: float) -> str:
+def limits_of(metrics: dict[str, Any]) -> Limits:
+    """The limits that an audit is graded by."""
+    return MOST_EXPOSED if metrics["kind"] == "pairs" else AVERAGE
+
+
+def state_of(low: float, high: float, limits: Limits = MOST_EXPOSED) -> str:
     """The state that an interval of the advantage stands for."""
-    if low >= HIGH:
+    if low >= limits.high:
         return "HIGH"
-    if high < LOW:
+    if high < limits.low:
         return "LOW"
-    return "MEDIUM" if low >= LOW and high < HIGH else "UNDECIDED"
+    return "MEDIUM" if low >= limits.low and high < limits.high else "UNDECIDED"
 
 
-def advantage(tpr: float, alpha: float) -> float:
+def advantage(tpr: float, fpr: float) -> float:
     """What the attacker finds beyond guessing, 0 to 1."""
-    return max(0.0, (tpr - alpha) / (1 - alpha))
+    return max(0.0, (tpr - fpr) / (1 - fpr)) if fpr < 1 else 0.0
 
 
 def learns(models: dict[str, Any]) -> bool:
@@ -48,32 +69,37 @@ def learns(models: dict[str, Any]) -> bool:
 
 
 def verdict(metrics: dict[str, Any]) -> Verdict:
-    """The verdict of a `pairs` audit from its metrics."""
-    alpha, models = metrics["alpha"], metrics["models"]
-    notes = list(_warnings(metrics))
-    natural = {name: target for name, target in metrics["targets"].items() if not target["is_canary"]}
+    """The verdict of an audit from its metrics."""
+    notes = tuple(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics))
+    refused = _refusal(metrics["models"], metrics["controls"])
+    if refused:
+        return Verdict("UNDECIDED", None, None, None, refused, notes)
+    return _of_pairs(metrics, notes) if metrics["kind"] == "pairs" else _of_pool(metrics, notes)
+
+
+def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
+    """Why no audit of these models says anything, if so."""
     if not learns(models) or models["train_accuracy"]["value"] < FITS:
         which = "is at chance" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
-        return Verdict("UNDECIDED", None, None, None, f"This model {which} ({accuracies}); the audit says nothing.", tuple(notes))
-    if any(metrics["controls"].get(control, {}).get("alarm") for control in ("null", "level")):
-        return Verdict("UNDECIDED", None, None, None, "A control of the audit failed, so its rates cannot be believed; see the alarm.", tuple(notes))
+        return f"This model {which} ({accuracies}); the audit says nothing."
+    if any(controls.get(control, {}).get("alarm") for control in ("null", "level")):
+        return "A control of the audit failed, so its rates cannot be believed; see the alarm."
+    return None
+
+
+def _of_pairs(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
+    alpha = metrics["alpha"]
+    natural = {name: target for name, target in metrics["targets"].items() if not target["is_canary"]}
     missed = [name for name, control in metrics["controls"]["positive"].items() if not control["found"]]
     if missed:
-        return Verdict(
-            "UNDECIDED",
-            None,
-            None,
-            None,
-            f"The positive control {', '.join(missed)} was not found: the audit is too weak to say anything. Add rounds.",
-            tuple(notes),
-        )
+        why = f"The positive control {', '.join(missed)} was not found: the audit is too weak to say anything. Add rounds."
+        return Verdict("UNDECIDED", None, None, None, why, notes)
     judged = {name: target["attacks"][metrics["headline"]] for name, target in natural.items()}
     if not judged or any("tpr" not in attack for attack in judged.values()):
         why = "no natural record was audited, only canaries" if not judged else "there are no hold-out rounds, so every rate is optimistic"
-        return Verdict(
-            "UNDECIDED", None, None, None, f"No verdict: {why}. Set {'targets' if not judged else 'holdout_rounds'} in the design.", tuple(notes)
-        )
+        why = f"No verdict: {why}. Set {'targets' if not judged else 'holdout_rounds'} in the design."
+        return Verdict("UNDECIDED", None, None, None, why, notes)
     shown = [attack["tpr"] for name, attack in judged.items() if natural[name]["state"] != "no evidence"]
     value, low = (max((advantage(tpr[key], alpha) for tpr in shown), default=0.0) for key in ("value", "low_of_all"))
     high = advantage(max(attack["tpr"]["high_of_all"] for attack in judged.values()), alpha)
@@ -91,10 +117,41 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
     )
     if state == "UNDECIDED":
         sentence += " The interval is too wide for a grade; more hold-out rounds narrow it."
-    return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), sentence, tuple(notes))
+    return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), sentence, notes)
 
 
-def _warnings(metrics: dict[str, Any]) -> list[str]:
+def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
+    """The verdict on the average record, by the headline attack at the threshold that mock targets set for alpha."""
+    found, bound = pool.calibrated(metrics, metrics["headline"]), pool.epsilon_sentence(metrics)
+    if found is None:
+        why = f"No verdict: thresholds are set on mock targets, which takes {pool.MODELS_FOR_MOCKS[metrics['kind']]} models or more; raise models in the design."
+        return Verdict("UNDECIDED", None, None, None, " ".join([why, *bound]), notes)
+    tpr, fpr = found["tpr"], found["achieved_fpr"]
+    value = advantage(tpr["value"], fpr["value"])
+    # both half widths added up: the most that any dependence between the two rates makes of them
+    low, high = advantage(tpr["low"], fpr["high"]), advantage(tpr["high"], fpr["low"])
+    state = state_of(low, high, AVERAGE)
+    sentence = f"{_attacker(metrics)}, who sets out to be wrong about at most {pool.level(metrics['alpha'])} of the records that a model never saw, "
+    if low > 0:
+        sentence += (
+            f"recognises {pool.share(tpr['value'])} of the records that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
+        )
+    else:
+        sentence += (
+            f"is not shown to do better than guessing: {pool.share(tpr['value'])} of the records that it was trained on are recognised, "
+            f"and {pool.share(fpr['value'])} of the others are taken for such."
+        )
+    if state == "UNDECIDED":
+        sentence += " The interval reaches across the limit of a grade; more models narrow it."
+    return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), " ".join([sentence, *bound]), notes)
+
+
+def _attacker(metrics: dict[str, Any]) -> str:
+    n = metrics["attacks"][metrics["headline"]]["n_references"]
+    return f"An attacker who may train {n} models on similar data" if n else "An attacker without models of their own"
+
+
+def _pairs_notes(metrics: dict[str, Any]) -> list[str]:
     found = []
     controls = metrics["controls"]
     if controls["null"]["alarm"]:
@@ -116,4 +173,20 @@ def _warnings(metrics: dict[str, Any]) -> list[str]:
         found.append(
             f"Thresholds come from {headline['n_fitted']} models without the record; to promise a false-positive rate of at most {metrics['alpha']:.0%} with 95 % confidence takes {headline['models_for_level']}."
         )
+    return found
+
+
+def _pool_notes(metrics: dict[str, Any]) -> list[str]:
+    found, null = [], metrics["controls"]["null"]
+    if null and null["alarm"]:
+        found.append(
+            f"ALARM: scores of the headline attack know who was in the training set of a model that has nothing to do with the target (p = {null['p']:.2g}): the attack or its references give the answer away."
+        )
+    headline = metrics["attacks"][metrics["headline"]]
+    if headline["auc"]["high"] < 0.5:
+        found.append(f"The headline attack is worse than guessing (AUC {headline['auc']['value']:.3f}): its scores may have the wrong sign.")
+    lowest = pool.lowest_certified(headline)
+    if lowest is None or lowest > metrics["alpha"]:
+        n = headline["rates"][0]["n_non_members"]
+        found.append(f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {pool.records_for(metrics['alpha']):,}.")
     return found

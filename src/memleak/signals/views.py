@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NAME = r"(identity|flip|(flip-)?shift-[1-9][0-9]*)"  # of a family of views, as params.yaml writes it
+from memleak.params import VIEW
+
+NAME = VIEW  # of a family of views, as params.yaml says it
 
 
 class ViewError(ValueError):

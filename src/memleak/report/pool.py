@@ -1,0 +1,126 @@
+"""What the page, the verdict and the figures read out of the metrics of an audit in which every model is the target in turn.
+
+The shape of the metrics is known here and nowhere else in this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MODELS_FOR_MOCKS = {"halves": 8, "canaries": 4}  # two folds of two units: mock targets in the target's own, references in the other
+
+
+def share(value: float | None) -> str:
+    """A rate in percent with three significant digits: `12.3 %`, `0.0123 %`."""
+    if value is None:
+        return "n/a"
+    return f"{100 * value:.{_decimals(100 * value)}f} %"
+
+
+def interval(found: dict[str, Any] | None) -> str:
+    """`12.3 % [11.0, 13.7]`, all with the decimals of the value."""
+    if not found or found["value"] is None:
+        return "n/a"
+    decimals = min(_decimals(100 * x) for x in (found["value"], found["high"]) if x is not None)
+    value = f"{100 * found['value']:.{decimals}f} %"
+    return value if found["low"] is None else f"{value} [{100 * found['low']:.{decimals}f}, {100 * found['high']:.{decimals}f}]"
+
+
+def _decimals(percent: float) -> int:
+    """So many that three digits are significant; one for round numbers such as 0 and 100."""
+    size = abs(percent)
+    return 0 if size in (0, 100) else 1 if size >= 1 else min(4, 1 - int(np.floor(np.log10(size))))
+
+
+def level(fpr: float) -> str:
+    """A declared false-positive rate: `10 %`, `0.01 %`."""
+    return f"{100 * fpr:g} %"
+
+
+def calibrated(metrics: dict[str, Any], attack: str, fpr: float | None = None) -> dict[str, Any] | None:
+    """FPR, TPR and PPV at the threshold that mock targets set for `fpr` (default: the audit's alpha); None without mock targets."""
+    wanted = metrics["alpha"] if fpr is None else fpr
+    return next((found for found in metrics["attacks"][attack]["calibrated"] or () if np.isclose(found["at_fpr"], wanted)), None)
+
+
+def rate(attack: dict[str, Any], fpr: float) -> dict[str, Any] | None:
+    """The best TPR at a false-positive rate, thresholds chosen on the very scores."""
+    return next((found for found in attack["rates"] if np.isclose(found["at_fpr"], fpr)), None)
+
+
+def lowest_certified(attack: dict[str, Any]) -> float | None:
+    """The lowest false-positive rate that so many distinct records can certify, of those reported."""
+    return min((found["at_fpr"] for found in attack["rates"] if found["certified"]), default=None)
+
+
+def records_for(fpr: float) -> int:
+    """Distinct non-members that it takes to certify a false-positive rate: 3 / f."""
+    return int(np.ceil(3 / fpr - 1e-9))
+
+
+def by_auc(metrics: dict[str, Any]) -> list[str]:
+    """The attacks from the highest AUC to the lowest."""
+    return sorted(metrics["attacks"], key=lambda name: -metrics["attacks"][name]["auc"]["value"])
+
+
+def baseline(metrics: dict[str, Any]) -> str | None:
+    """The attack that needs no other models, to be drawn beside the headline: a threshold on the loss, or another one."""
+    names = [name for name, attack in metrics["attacks"].items() if attack["name"] == "threshold" and name != metrics["headline"]]
+    return next((name for name in names if metrics["attacks"][name]["options"].get("signal") == "loss"), names[0] if names else None)
+
+
+def attack_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row an attack for the tables, the highest AUC first."""
+    rows = []
+    for name in by_auc(metrics):
+        attack = metrics["attacks"][name]
+        against = metrics["comparison"].get(name, {})
+        rows.append({
+            "id": name, "kind": attack["name"], "is_headline": name == metrics["headline"], "options": attack["options"],
+            "n_references": attack["n_references"], "auc": attack["auc"],
+            "rates": [rate(attack, fpr) for fpr in levels(metrics)],
+            "calibrated": [found for fpr in levels(metrics) if (found := calibrated(metrics, name, fpr))],
+            "at_alpha": calibrated(metrics, name), "optimistic": rate(attack, metrics["alpha"]),
+            "balanced_accuracy": attack["balanced_accuracy"], "advantage": attack["advantage"],
+            "auc_difference": against.get("auc"), "tpr_difference": against.get("tpr"),
+            "agreement": metrics["agreement"].get(name), "halves": attack["halves_of_references"],
+            "spread": attack["per_target"]["spread"]["auc"] if attack["per_target"] else None,
+        })  # fmt: skip
+    return rows
+
+
+def levels(metrics: dict[str, Any]) -> list[float]:
+    """False-positive rates that were reported, the highest first."""
+    return sorted({found["at_fpr"] for found in metrics["attacks"][metrics["headline"]]["rates"]}, reverse=True)
+
+
+def most_exposed(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The records that are found most often, the surest first."""
+    names = metrics["data"]["class_names"]
+    return [row | {"class": class_name(row["label"], names)} for row in (metrics["exposure"] or {"most": ()})["most"]]
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+    return str(class_names[label]) if label < len(class_names) else str(label)
+
+
+def class_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a class, the most exposed first; those without members or non-members last."""
+    names = metrics["data"]["class_names"]
+    rows = [found | {"name": class_name(found["class"], names)} for found in metrics["classes"] or ()]
+    return sorted(rows, key=lambda row: -(row["auc"]["value"] if row["auc"] else -1))
+
+
+def epsilon_sentence(metrics: dict[str, Any]) -> list[str]:
+    """What an audit of canaries or pairs says about epsilon, as one sentence; nothing for other designs."""
+    found = metrics.get("epsilon")
+    if not found or found.get("epsilon") is None:
+        return []
+    bound, confidence = f"{found['epsilon']:.2f}", f"{100 * found['confidence']:g} %"
+    if found["epsilon"] == 0:
+        return [f"It does not show that the training has any privacy loss: the lower bound of epsilon is 0 (delta {found['delta']:g}, {confidence} confidence)."]
+    return [f"The training's epsilon is at least {bound} (delta {found['delta']:g}, {confidence} confidence)."]
