@@ -212,7 +212,7 @@ class Epsilon(Frozen):
 
     delta: float = Field(default=1e-5, ge=0, lt=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    strategy: Literal["split", "bonferroni"] = Field(default="split", description="how the number of guesses is chosen in a one-run audit")
+    strategy: Literal["split", "bonferroni"] = Field(default="bonferroni", description="how the number of guesses is chosen in a one-run audit")
 
 
 class Audit(Frozen):

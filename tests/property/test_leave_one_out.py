@@ -178,6 +178,23 @@ def test_references_in_another_order_give_the_same_scores(name, leak):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_the_evidence_stays_as_it_was(name, leak):
+    """Signals in float64 need no copy to be computed with, so that writing into them is a slip of the pen away."""
+    module, options = ALL[name]
+    wide = [{k: v.astype(np.float64) for k, v in side.items()} for side in (leak.pool.signals, leak.pool.population)]
+    for values in [*wide[0].values(), *wide[1].values()]:
+        values.setflags(write=False)
+    pool = replace(leak.pool, signals=wide[0], population=wide[1])
+    turn = leak.turns[0]
+    fixed = replace(leak.evidence, target={k: v[0] for k, v in wide[0].items()}, reference={k: v[2:] for k, v in wide[0].items()})
+
+    scores = module.score(fixed, options)
+
+    assert scores == approx(module.score(leak.evidence, options), rel=1e-5, abs=1e-5)
+    assert score_each(module.score, pool, [turn], options)[0] == approx(scores, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_scores_are_finite_and_float64(name, leak):
     found = scores_of(name, leak)
 

@@ -202,6 +202,10 @@ def test_agreement_by_hand():
     assert opposite["spearman"]["value"] == approx(-1) and opposite["jaccard"]["value"] == 0
     assert tied["spearman"]["value"] == 0 and tied["jaccard"]["value"] == approx(3 / 300)
     rough = agreement(scores, (scores + np.random.default_rng(1).normal(size=scores.shape)).round(1), np.array([0, 0, 1, 1]))
-    expected = [stats.spearmanr(a, b).statistic for a, b in zip(scores, (scores + np.random.default_rng(1).normal(size=scores.shape)).round(1), strict=True)]
-    assert rough["spearman"]["value"] == approx(np.mean(expected)) and rough["spearman"]["low"] < rough["spearman"]["value"] < rough["spearman"]["high"]
+    expected = [
+        stats.spearmanr(a, b).statistic for a, b in zip(scores, (scores + np.random.default_rng(1).normal(size=scores.shape)).round(1), strict=True)
+    ]
+    assert (
+        rough["spearman"]["value"] == approx(np.mean(expected)) and rough["spearman"]["low"] < rough["spearman"]["value"] < rough["spearman"]["high"]
+    )
     assert agreement(scores[:1], scores[:1])["jaccard"]["low"] is None

@@ -183,13 +183,13 @@ def test_each_target_has_its_own_figures_and_their_spread():
 
 def test_a_class_that_leaks_is_seen_and_one_without_members_has_no_figure(monkeypatch):
     monkeypatch.setattr(pooled, "N_DRAWS", (50, 50))
-    scores, truth, unit = halves(8, 300, distance=0.0)
-    labels = np.arange(300) % 3
+    scores, truth, unit = halves(16, 900, distance=0.0)
+    labels = np.arange(900) % 3
     scores[:, labels == 1] += 3 * truth[:, labels == 1]
     truth[:, labels == 2] = False
     found = pooled.per_class(scores, truth, labels, unit)
 
-    assert [one["class"] for one in found] == [0, 1, 2] and [one["n_samples"] for one in found] == [100, 100, 100]
+    assert [one["class"] for one in found] == [0, 1, 2] and [one["n_samples"] for one in found] == [300, 300, 300]
     assert found[1]["auc"]["low"] > 0.9 > 0.6 > found[0]["auc"]["high"] and found[1]["tpr"]["low"] > found[0]["tpr"]["high"]
     assert found[2]["auc"] is None and found[2]["tpr"] is None
 

@@ -112,7 +112,16 @@ def test_a_stranger_is_refused_when_it_is_asked(shard, digits_path, tiny, tmp_pa
     swapped = Rounds("atypical00", 32, 0, "fit", 0, 2)
     for recipe, rounds in (("another", ROUNDS), ("r", swapped)):
         with pytest.raises(ArtefactError, match=r"holds with-atypical00-n32-s0-m0000-0003 of recipe r, expected .*; delete it and run again"):
-            signals.query(shard, digits_path, recipe, tiny, rounds, {"samples": "targets", "seed": 0, "targets": ["atypical00"], "views": ["identity"]}, tmp_path / "s.parquet", "cpu")
+            signals.query(
+                shard,
+                digits_path,
+                recipe,
+                tiny,
+                rounds,
+                {"samples": "targets", "seed": 0, "targets": ["atypical00"], "views": ["identity"]},
+                tmp_path / "s.parquet",
+                "cpu",
+            )
     assert not (tmp_path / "s.parquet").exists()
 
 

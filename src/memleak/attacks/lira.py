@@ -63,7 +63,8 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
 
     `offline`: -log P(OUT > margin), one-sided. `offline_two_sided`: -log density of OUT, as the first public code had
     it: a very low margin counts as a member's. `per_sample` takes each sample's own variance (divided by n, as
-    published), `pooled` one for all; `shrunk` lies between, see `shrunken`: the choice for up to about 30 references.
+    published), `pooled` one for all; `shrunk` lies between (`shrunken`), and online it also brings the distance of IN
+    and OUT nearer to the usual one (`shrunken_centers`). A single sample has nothing to be shrunk to: its own variance.
     """
     return _score(Comparison.of_evidence(evidence), options)[0]
 
@@ -83,31 +84,30 @@ def _score(comparison: Comparison, options: Options) -> np.ndarray:
     step = max(1, KEPT_VALUES // (comparison.n_samples * n_views))
     for start in range(0, comparison.n_turns, step):
         block = slice(start, min(start + step, comparison.n_turns))
-        inside, outside = _fit(comparison, block, options)
+        arms = _fit(comparison, block, options)
         for turn in range(block.start, block.stop):
             target = estimate.turned(comparison.of_target(options.signal, turn), options.signal)
             for view in range(n_views):
-                arms = [arm.of(turn - start, view) for arm in (inside, outside) if arm is not None]
-                scores[turn] += _evidence_of(target[:, view], arms, options, comparison.sample_id) / n_views
+                seen = [arm.of(turn - start, view) for arm in arms]
+                scores[turn] += _evidence_of(target[:, view], seen, options, comparison.sample_id) / n_views
     return scores
 
 
-def _fit(comparison: Comparison, block: slice, options: Options) -> tuple[Arm | None, Arm]:
-    """Both arms of a block of targets, by chunks of samples; no IN arm where the attack is offline."""
-    sides = (False, True) if options.mode == "online" else (False,)
+def _fit(comparison: Comparison, block: slice, options: Options) -> list[Arm]:
+    """IN and OUT of a block of targets, or OUT alone where the attack is offline; by chunks of samples."""
+    sides = (True, False) if options.mode == "online" else (False,)
     n_views = comparison.n_views(options.signal)
     shape = (block.stop - block.start, comparison.n_samples, n_views)
     arms = [Arm(np.empty((*shape[:2], 1)), np.empty(shape), np.empty(shape)) for _ in sides]
     for samples in comparison.chunks(n_views):
         values = estimate.turned(comparison.of_models(options.signal, samples), options.signal)
         middle = np.median(values[:: max(1, len(values) // 5)], axis=0)  # near all values, so that their squares lose no digits
-        values -= middle
         for side, arm in zip(sides, arms, strict=True):
             where = comparison.is_in[:, samples] == side
-            _fit_chunk(comparison, block, values, where, Arm(arm.count[:, samples], arm.center[:, samples], arm.squares[:, samples]), options.center)
+            part = Arm(arm.count[:, samples], arm.center[:, samples], arm.squares[:, samples])
+            _fit_chunk(comparison, block, values - middle, where, part, options.center)
             arm.center[:, samples] += middle
-    outside, *inside = arms
-    return (inside[0] if inside else None), outside
+    return arms
 
 
 def _fit_chunk(comparison: Comparison, block: slice, values: np.ndarray, where: np.ndarray, arm: Arm, center: str) -> None:

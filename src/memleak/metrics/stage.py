@@ -14,7 +14,7 @@ from memleak.attacks import pairs
 from memleak.attacks.fits import Fit, Kde, Normal, fit
 from memleak.attacks.pairs import Arms
 from memleak.attacks.single_point import Options
-from memleak.metrics import decisions, pool_audit, roc
+from memleak.metrics import decisions, epsilon, pool_audit, roc
 from memleak.metrics.audit import measure_audit, models_found
 from memleak.metrics.intervals import models_for_level
 
@@ -158,6 +158,7 @@ def _measure_pairs(
     decided = artefacts.read_table(decisions_path, ["attack", "target", "round", "score", "says_member", "is_member"])
     arms = pairs.read(plan_path, signal_paths, ["margin", "loss"])
     metrics = measure_audit(artefacts.read_facts(plan_path), models, arms, thresholds, decided, headline["headline"], headline["allow_mixed"])
+    metrics["epsilon"] = pairs_epsilon(decided[decided["attack"] == headline["headline"]], headline["epsilon"])
     attack = thresholds[headline["headline"]]["attack"]
     scores = read_pair_scores(score_paths[list(thresholds).index(headline["headline"])])
     curves = pd.concat([roc_points(arm.target, *_statistic(arm, attack, scores)) for arm in arms], ignore_index=True)
@@ -173,6 +174,17 @@ def _measure_pairs(
         ]
     )
     return metrics, exposure, curves
+
+
+def pairs_epsilon(decided: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """A lower bound of epsilon from the decisions about hold-out models, whose rules were fixed on others; None without such models."""
+    if not len(decided):
+        return None
+    counts = {}
+    for target, rows in decided.groupby("target"):
+        inside, outside = (rows.loc[rows["is_member"] == truth, "says_member"] for truth in (True, False))
+        counts[str(target)] = epsilon.Counts(int(inside.sum()), len(inside), int(outside.sum()), len(outside))
+    return epsilon.audit_pairs(counts, delta=settings["delta"], confidence=settings["confidence"]).as_dict()
 
 
 def _statistic(arms: Arms, attack: dict[str, Any], scores: pd.Series) -> tuple[np.ndarray, np.ndarray]:

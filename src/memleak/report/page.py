@@ -1,4 +1,4 @@
-"""The pages: one HTML file an audit, and one over all audits. Everything from data is escaped by the template."""
+"""The pages: one HTML file an audit, one over all audits, one for anybody's scores. Everything from data is escaped by the template."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from memleak import __version__, provenance
+from memleak.report import pool, published
 from memleak.report import verdict as verdicts
 
 _ENVIRONMENT = jinja2.Environment(
@@ -37,6 +38,14 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
+def _estimate(found: dict[str, Any] | None, digits: int = 3) -> str:
+    """`0.640 [0.631, 0.649]`; a value alone where there is no interval."""
+    if not found or found["value"] is None:
+        return "n/a"
+    value = _number(found["value"], digits)
+    return value if found["low"] is None else f"{value} [{_number(found['low'], digits)}, {_number(found['high'], digits)}]"
+
+
 def _rounds(value: int | None) -> str:
     return "more than 100,000" if value is None else f"{value:,}"
 
@@ -56,8 +65,11 @@ def _region(intervals: list[list[float | None]], signal: str) -> str:
     return " or ".join(parts)
 
 
-_ENVIRONMENT.filters |= {"percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds}
-_ENVIRONMENT.globals |= {"region": _region}
+_ENVIRONMENT.filters |= {
+    "percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds,
+    "estimate": _estimate, "interval": pool.interval, "share": pool.share, "level": pool.level,
+}  # fmt: skip
+_ENVIRONMENT.globals |= {"region": _region, "version": __version__}
 
 
 def _inline(svg: str, label: str) -> str:
@@ -71,25 +83,51 @@ def _inline(svg: str, label: str) -> str:
 def audit_page(
     metrics: dict[str, Any], plan: dict[str, Any], decisions: pd.DataFrame, timings: pd.DataFrame, figures: dict[str, str], params: dict[str, Any]
 ) -> tuple[str, str]:
-    """The page of an audit, and its verdict in one line."""
-    verdict = verdicts.verdict(metrics)
-    stages = timings.groupby("stage", sort=False)["seconds"].agg(["count", "sum"]).sort_values("sum", ascending=False)
-    html = _ENVIRONMENT.get_template("audit.html").render(
-        metrics=metrics,
-        verdict=verdict,
-        limits={"high": verdicts.HIGH, "low": verdicts.LOW},
-        plan=plan,
-        decisions={
+    """The page of a `pairs` audit, and its verdict in one line."""
+    shown = {
+        "plan": plan,
+        "decisions": {
             target: rows.sort_values(["attack", "round"]).to_dict("records")
             for target, rows in decisions[decisions["attack"] == metrics["headline"]].groupby("target")
         },
+    }
+    return _page("audit.html", metrics, timings, figures, params, shown)
+
+
+def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str, str], params: dict[str, Any]) -> tuple[str, str]:
+    """The page of an audit in which every model is the target in turn, and its verdict in one line."""
+    beside = published.beside(metrics)
+    shown = {
+        "rows": pool.attack_rows(metrics),
+        "levels": pool.levels(metrics),
+        "classes": pool.class_rows(metrics),
+        "exposed": pool.most_exposed(metrics),
+        "published": beside,
+        "published_levels": published.LEVELS,
+        "own": published.own_setup(metrics, params) if beside is not None else {},
+        "differences": published.differences(metrics, params) if beside else [],
+        "lowest_certified": pool.lowest_certified(metrics["attacks"][metrics["headline"]]),
+    }
+    return _page("pool.html", metrics, timings, figures, params, shown)
+
+
+def _page(
+    template: str, metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str, str], params: dict[str, Any], shown: dict[str, Any]
+) -> tuple[str, str]:
+    verdict = verdicts.verdict(metrics)
+    stages = timings.groupby("stage", sort=False)["seconds"].agg(["count", "sum"]).sort_values("sum", ascending=False)
+    html = _ENVIRONMENT.get_template(template).render(
+        metrics=metrics,
+        verdict=verdict,
+        limits=verdicts.limits_of(metrics),
+        epsilon=pool.epsilon_found(metrics),
         stages=[(name, int(row["count"]), row["sum"]) for name, row in stages.iterrows()],
         figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
         params=yaml.safe_dump(
             {"audits": {params["audit"]: params["entry"]}, "recipes": {params["entry"]["recipe"]: params["recipe"]}}, sort_keys=False
         ),
         versions=provenance.versions(),
-        version=__version__,
+        **shown,
     )
     risk = "" if verdict.risk is None else f", risk {verdict.risk:.0f} [{verdict.low:.0f}, {verdict.high:.0f}]"
     return html, f"{metrics['audit']}: {verdict.state}{risk}. {verdict.sentence}"
@@ -98,4 +136,28 @@ def audit_page(
 def index_page(metrics: list[dict[str, Any]]) -> str:
     """The page over all audits."""
     rows = [(found, verdicts.verdict(found)) for found in metrics]
-    return _ENVIRONMENT.get_template("index.html").render(rows=rows, version=__version__)
+    return _ENVIRONMENT.get_template("index.html").render(rows=rows)
+
+
+def stats_page(name: str, metrics: dict[str, Any], roc: str) -> str:
+    """The page of anybody's scores."""
+    return _ENVIRONMENT.get_template("stats.html").render(name=name, metrics=metrics, roc=_inline(roc, "figure roc"), table=stats_table(metrics))
+
+
+def stats_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What was measured, its value with interval, and what it rests on."""
+    rows = [("AUC", _estimate(metrics["auc"]), f"{metrics['n_members']:,} scores of members, {metrics['n_non_members']:,} of others")]
+    for found in metrics["rates"]:
+        counts = f"{found['n_false_positives']:,} false positives of {found['n_scores']:,}"
+        rows.append((f"TPR at FPR {pool.level(found['at_fpr'])}", pool.interval(found), counts + ("" if found["certified"] else "; cannot certify")))
+    for key, label in (("balanced_accuracy", "balanced accuracy"), ("advantage", "advantage, TPR - FPR")):
+        rows.append((label, pool.interval(metrics[key]), "optimistic: threshold chosen on these scores"))
+    return rows
+
+
+def stats_text(name: str, metrics: dict[str, Any]) -> str:
+    """The same as a table of text."""
+    rows = stats_table(metrics)
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    lines = [f"  {label:<{widths[0]}}  {value:<{widths[1]}}  {rests}".rstrip() for label, value, rests in rows]
+    return "\n".join([f"{name}: {metrics['dependence']}", *lines, *(f"WARNING: {text}" for text in metrics["warnings"])])

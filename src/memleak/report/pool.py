@@ -115,12 +115,21 @@ def class_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -(row["auc"]["value"] if row["auc"] else -1))
 
 
-def epsilon_sentence(metrics: dict[str, Any]) -> list[str]:
-    """What an audit of canaries or pairs says about epsilon, as one sentence; nothing for other designs."""
+def epsilon_found(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The lower bound of epsilon with the guesses of the training, or the target, that it comes from; None for designs that give none."""
     found = metrics.get("epsilon")
     if not found or found.get("epsilon") is None:
+        return None
+    runs = found.get("runs") or [found]
+    return {"strategy": None, "n_bounds": len(found.get("lower_bounds") or runs)} | max(runs, key=lambda run: run["epsilon"]) | found
+
+
+def epsilon_sentence(metrics: dict[str, Any]) -> list[str]:
+    """What an audit of canaries or pairs says about epsilon, as one sentence; nothing for other designs."""
+    found = epsilon_found(metrics)
+    if found is None:
         return []
-    bound, confidence = f"{found['epsilon']:.2f}", f"{100 * found['confidence']:g} %"
+    held = f"(delta {found['delta']:g}, {100 * found['confidence']:g} % confidence)"
     if found["epsilon"] == 0:
-        return [f"It does not show that the training has any privacy loss: the lower bound of epsilon is 0 (delta {found['delta']:g}, {confidence} confidence)."]
-    return [f"The training's epsilon is at least {bound} (delta {found['delta']:g}, {confidence} confidence)."]
+        return [f"The training is not shown to have a privacy loss: the lower bound of its epsilon is 0 {held}."]
+    return [f"The training's epsilon is at least {found['epsilon']:.2f} {held}."]
