@@ -35,7 +35,7 @@ def test_small_overfitted_models_leak(pool_walk, attack):
     truth = pools.read_models(pool_walk.plan, sample_id).is_member
 
     assert roc.auc(scores["score"], truth) == pytest.approx(pool_walk.metrics["attacks"][attack]["auc"]["value"])
-    assert roc.auc(scores["score"], truth) > 0.55
+    assert roc.auc(scores["score"], truth) > 0.53
 
 
 @pytest.mark.parametrize("attack", ["loss", "lira", "rmia", "population"])

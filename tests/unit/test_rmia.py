@@ -335,7 +335,7 @@ def test_a_population_that_is_the_sample_alone_is_refused():
 
 
 def test_too_few_references_to_tune_a_are_counted():
-    with pytest.raises(AttackError, match="2 references are too few to tune a, at least 3 are needed; give a"):
+    with pytest.raises(AttackError, match="has 1 OUT references of 2, at least 2 are needed; train more reference models"):
         rmia.score(small(models=2), Options())
 
 
@@ -385,4 +385,5 @@ def test_options_out_of_range_are_refused(wrong):
 
 def test_options_say_what_they_need():
     assert Options().needs.inside == 0 and Options(mode="online").needs.inside == 1
-    assert Options().needs.population and Options().needs.signals == ("loss",) and Options().needs.outside == 1
+    assert Options().needs.population and Options().needs.signals == ("loss",) and Options().needs.outside == 2
+    assert Options(a=0.3).needs.outside == 1

@@ -39,7 +39,8 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(signals=("loss",), population=True, inside=1 if self.mode == "online" else 0, outside=1)
+        is_tuned = self.a == "tune" or (self.a is None and self.mode == "offline")
+        return Needs(signals=("loss",), population=True, inside=1 if self.mode == "online" else 0, outside=2 if is_tuned else 1)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:
@@ -145,7 +146,7 @@ def _typical_of_samples(compared: Comparison, part: slice, levels: Sequence[floa
     is_in = compared.is_in[:, part]
     n_in, n_out = (compared.over_references(side)[:, :, None] for side in (is_in, ~is_in))  # [T, n, 1]
     belief = _belief(compared.of_models("loss", part), options)
-    outside = np.where(is_in[:, :, None], 0.0, belief)
+    outside = belief * ~is_in[:, :, None]
     inside = belief - outside if options.mode == "online" else None
     for turn, a in enumerate(levels):
         rows = _rows(compared, turn)

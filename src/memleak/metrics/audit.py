@@ -151,9 +151,8 @@ def _effect(arm: Arms, n_targets: int) -> dict[str, Any]:
 
 def _auc(arm: Arms) -> dict[str, Any]:
     inside, outside = arm.statistic("margin")
-    value = roc.auc(np.concatenate([inside, outside]), np.repeat([True, False], len(inside)))
-    low, high = roc.auc_interval(value, len(inside), len(outside))
-    return {"value": value, "low": low, "high": high, "n": len(inside)}
+    found = roc.auc_with_interval(np.concatenate([inside, outside]), np.repeat([True, False], len(inside)))
+    return {"value": found.value, "low": found.low, "high": found.high, "n": len(inside)}
 
 
 def _target_attack(target: str, name: str, fitted: dict[str, Any], decided: pd.DataFrame, n_targets: int) -> dict[str, Any]:
