@@ -80,7 +80,10 @@ def _measure(a: argparse.Namespace) -> str:
 def _figure(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
-    stage.figure(a.name, a.plan, a.signals, a.thresholds, a.metrics, a.roc, a.svg, a.png)
+    stage.figure(
+        a.name, a.plan, a.signals, a.thresholds, a.metrics, a.roc, a.svg, a.png,
+        score_paths=a.scores, exposure_path=a.exposure, data_path=a.data,
+    )  # fmt: skip
     return f"{a.name} drawn"
 
 
@@ -100,6 +103,12 @@ def _index(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
     return f"{stage.index(a.metrics, a.output)} audits"
+
+
+def _stats(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return stage.stats(a.scores, a.output, a.name or a.scores.stem)
 
 
 def _schema(a: argparse.Namespace) -> str:
@@ -210,13 +219,24 @@ def parser() -> argparse.ArgumentParser:
         texts=("headline",),
         lists=("signals", "thresholds", "scores"),
     )
-    figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds"))
-    figure.add_argument("--name", required=True, help="overview, training or a target's id")
+    figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds", "scores"))
+    figure.add_argument(
+        "--name", required=True, help="overview, training, a target's id; where every model is the target in turn: roc, scores, exposure, training"
+    )
+    figure.add_argument("--exposure", type=Path, help="of every sample, unless the audit is of pairs")
+    figure.add_argument("--data", type=Path, help="the data set's description, if the most exposed records may be shown")
     timings = verb("timings", _timings, "collect the time that every job took", "benchmarks", "output")
     timings.add_argument("--recipe", required=True)
     timings.add_argument("--audit", required=True)
-    verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
+    report = verb("report", _report, "write the page of an audit", "metrics", "plan", "timings", "output", texts=("params",), lists=("figures",))
+    report.add_argument("--decisions", type=Path, help="of an audit of pairs")
     verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
+    stats = verb("stats", _stats, "figures with intervals, and a page, for anybody's scores")
+    stats.add_argument(
+        "scores", type=Path, help="Parquet or CSV with score (higher: rather a member) and is_member; optionally target_id and sample_id"
+    )
+    stats.add_argument("--output", type=Path, default=Path("stats"), help="folder to write (default: %(default)s)")
+    stats.add_argument("--name", help="what the scores are called (default: the file's name)")
     verb("unlock", _unlock, "remove the lock of a killed run, unless a run is at work here")
     verb("schema", _schema, "print the JSON schema of params.yaml").add_argument("--output", type=Path)
     return root

@@ -10,8 +10,8 @@ from pytest import approx
 from scipy import stats
 from scipy.stats import norm
 
-from memleak.metrics import calibration
-from memleak.metrics.calibration import agreement, calibrated_rates, cross_fitted_rates, null, ppv, rates_of_decisions, threshold
+from memleak.metrics import calibration, pooled
+from memleak.metrics.calibration import agreement, calibrated_rates, cross_fitted_rates, null, ppv, rates_of_decisions, rates_of_splits, threshold
 
 from .test_pooled import halves
 
@@ -94,6 +94,58 @@ def test_folds_set_each_others_thresholds():
         cross_fitted_rates(scores, truth, np.arange(8) % 2, 0.1, unit)
     with pytest.raises(ValueError, match="all targets are in one fold"):
         cross_fitted_rates(scores, truth, np.zeros(8), 0.1, unit)
+
+
+def left_out(unit):
+    """Every unit is judged at the threshold of all others."""
+    return [(unit == one, unit != one) for one in np.unique(unit)]
+
+
+def test_every_split_has_its_own_threshold():
+    scores, truth, unit = halves(10, 200)
+    found = rates_of_splits(scores, truth, unit, None, left_out(unit), 0.1)
+    cuts = np.array([threshold(scores[unit != one][~truth[unit != one]], 0.1) for one in range(5)])
+    says = scores > cuts[unit][:, None]
+
+    assert found["thresholds"] == cuts.tolist() and found["n_false_positives"] == (says & ~truth).sum()
+    assert found["tpr"]["value"] == approx(says[truth].mean()) and found["achieved_fpr"]["value"] == approx(says[~truth].mean())
+
+
+@pytest.mark.parametrize("fpr", [0.1, 0.01])
+def test_mocks_that_serve_many_targets_count_once(fpr):
+    """Six units are each other's mocks: six times the same non-members would promise far too narrow a threshold."""
+    truths, held = (fpr, norm.sf(norm.isf(fpr) - 1)), []
+    for seed in range(60):
+        scores, truth, unit = halves(12, 150, of_sample=0.7, seed=seed)
+        found = rates_of_splits(scores, truth, unit, None, left_out(unit), fpr)
+        held.append([found[name]["low"] <= value <= found[name]["high"] for name, value in zip(("achieved_fpr", "tpr"), truths, strict=True)])
+
+    assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / 60)).all()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_resampled_world_is_a_world_with_repeated_clusters(which):
+    scores, truth, unit = halves(6, 60)
+    splits = calibration._Splits.of(pooled.pool(scores.round(1), truth, unit, np.arange(60) // 3), left_out(unit), 0.1)
+    everyone, clusters = splits.everyone, splits.everyone.clusterings[which]
+    weights = np.random.default_rng(0).integers(0, 3, len(clusters.members))
+    times, of_unit = weights[clusters.code], everyone.units.code
+    hits, expected = splits.hits([splits.weighted_cut(one, times, int(times[one.mocks].sum())) for one in splits.splits], times), np.zeros(2)
+    for one in range(3):
+        mocks, own = (of_unit != one) & ~everyone.is_member, of_unit == one
+        says = own & (everyone.scores > threshold(np.repeat(everyone.scores[mocks], times[mocks]), 0.1))
+        expected += times[says & ~everyone.is_member].sum(), times[says & everyone.is_member].sum()
+
+    assert hits == approx(expected)
+    for counts, kind in ((splits.mock_others, ~everyone.is_member), (splits.target_members, everyone.is_member)):
+        assert calibration._of_units(counts, weights, which) == approx(np.bincount(of_unit[kind], times[kind], minlength=3))
+
+
+def test_a_unit_that_sets_a_threshold_in_part_is_refused():
+    scores, truth, unit = halves(6, 60)
+    splits = [(unit == 0, unit == 1), (unit == 2, np.arange(6) == 2)]
+    with pytest.raises(ValueError, match="some mocks of a unit set a threshold and others do not"):
+        rates_of_splits(scores, truth, unit, None, splits, 0.1)
 
 
 def test_rates_of_decisions_have_the_interval_of_what_they_are_worth():

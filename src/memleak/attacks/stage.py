@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from memleak import artefacts, plugins
-from memleak.attacks import Evidence, Needs, Pool, Turn, pairs, pools, score_each
+from memleak.attacks import AttackError, Evidence, Needs, Pool, Turn, pairs, pools, score_each
 from memleak.attacks.pools import Models
 from memleak.params import attack_options
+
+SCORES_AT_ONCE = 4_000_000  # of several targets, held in memory at a time
 
 
 def score(
@@ -51,10 +53,16 @@ def _score_pool(
     every, columns, scorer = turns_of(models, attack.get("references")), {}, _scorer(attack["name"])
     for name, turns in tqdm(every.items(), desc=attack["id"], unit="set of references", disable=None):
         columns[name] = np.full(models.is_member.shape, np.nan)
-        served = turns if name == "score" else [turn for turn in turns if suffices(pool, turn, needs)]
-        for start in range(0, len(served), 8):  # some targets at a time, for memory
-            some = served[start : start + 8]
-            columns[name][[turn.target for turn in some]] = scorer(pool, some, options)
+        at_once = max(1, SCORES_AT_ONCE // len(models.is_member[0]))
+        try:
+            for start in range(0, len(turns), at_once):
+                some = turns[start : start + at_once]
+                columns[name][[turn.target for turn in some]] = scorer(pool, some, options)
+        except AttackError as error:
+            if name == "score":
+                raise
+            columns[name][:] = np.nan  # what is made of fewer references is not there, and the page says so
+            print(f"{attack['id']}: no column '{name}', which leaves some references out: {error}", flush=True)
     facts = {
         "attack": attack,
         "n_references": len(every["score"][0].references),
@@ -74,12 +82,6 @@ def turns_of(models: Models, n_references: int | None) -> dict[str, list[Turn]]:
         for name, half in (("odd", units[1::2]), ("even", units[::2])):
             turns[name].append(Turn(turn.target, turn.references[np.isin(models.unit[turn.references], half)]))
     return turns
-
-
-def suffices(pool: Pool, turn: Turn, needs: Needs) -> bool:
-    """Whether a turn has the references that an attack needs; where all of them are too few the attack itself says so."""
-    is_in = pool.is_in[turn.references]
-    return bool(is_in.sum(axis=0).min(initial=needs.inside) >= needs.inside and (~is_in).sum(axis=0).min(initial=needs.outside) >= needs.outside)
 
 
 def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:

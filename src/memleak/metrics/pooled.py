@@ -55,6 +55,7 @@ class Pool:
 
     scores: np.ndarray
     is_member: np.ndarray
+    target: np.ndarray  # row that a score comes from
     units: Clusters
     groups: Clusters
     cells: Clusters  # unit and group at once
@@ -66,6 +67,11 @@ class Pool:
     def ends(self) -> np.ndarray:
         """Number of scores down to the end of each block of equal scores: a threshold lies between blocks, never inside."""
         return np.append(np.flatnonzero(self.scores[1:] != self.scores[:-1]) + 1, len(self.scores))
+
+    @cached_property
+    def descent(self) -> np.ndarray:
+        """The scores with their sign turned, which ascend: where to look for a threshold."""
+        return -self.scores
 
     @cached_property
     def members_above(self) -> np.ndarray:
@@ -117,11 +123,12 @@ def pool(scores: np.ndarray, is_member: np.ndarray, unit: np.ndarray | None = No
     if member.all() or not member.any():
         raise ValueError(f"{int(member.sum())} scores of members and {int((~member).sum())} of non-members; one or more of each are expected")
     order = np.argsort(-flat, kind="stable")
-    flat, member, of_unit, of_group = flat[order], member[order], units[target[order]], groups[sample[order]]
+    flat, member, target = flat[order], member[order], target[order]
+    of_unit, of_group = units[target], groups[sample[order]]
     n_units, n_groups = int(units.max()) + 1, int(groups.max()) + 1
     by_unit, by_group = Clusters.of(of_unit, n_units, member), Clusters.of(of_group, n_groups, member)
     by_cell = Clusters.of(of_unit * n_groups + of_group, n_units * n_groups, member)
-    return Pool(flat, member, by_unit, by_group, by_cell, n_units, n_targets, n_samples)
+    return Pool(flat, member, target, by_unit, by_group, by_cell, n_units, n_targets, n_samples)
 
 
 def _codes(names: np.ndarray | None, n: int, name: str, of: str) -> np.ndarray:
@@ -290,10 +297,10 @@ def design_effects(scores: Pool, prefix: int, confidence: float = 0.95) -> tuple
     hit = scores.is_member[:prefix]
     others = [(c.hits(~hit), c.others) for c in scores.clusterings]
     members = [(c.hits(hit), c.members) for c in scores.clusterings]
-    return _effect(others, scores.n_units, confidence), _effect(members, scores.n_units, confidence)
+    return effect(others, scores.n_units, confidence), effect(members, scores.n_units, confidence)
 
 
-def _effect(counts: Sequence[tuple[np.ndarray, np.ndarray]], n_units: int, confidence: float) -> float:
+def effect(counts: Sequence[tuple[np.ndarray, np.ndarray]], n_units: int, confidence: float) -> float:
     """The design effect of a share, from (hits, all) of each unit, group and cell."""
     n = int(counts[0][1].sum())
     rate = counts[0][0].sum() / n

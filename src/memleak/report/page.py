@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jinja2
@@ -31,7 +32,7 @@ def _rate(found: dict[str, Any] | None) -> str:
 
 
 def _p(value: float) -> str:
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return "<\N{NO-BREAK SPACE}0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _number(value: float | None, digits: int = 2) -> str:
@@ -65,9 +66,14 @@ def _region(intervals: list[list[float | None]], signal: str) -> str:
     return " or ".join(parts)
 
 
+def _unbroken(words: Callable[..., str]) -> Callable[..., str]:
+    """The same words, but no line ends between a number and its percent sign."""
+    return lambda *given: words(*given).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 _ENVIRONMENT.filters |= {
     "percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds,
-    "estimate": _estimate, "interval": pool.interval, "share": pool.share, "level": pool.level,
+    "estimate": _estimate, "interval": _unbroken(pool.interval), "share": _unbroken(pool.share), "level": _unbroken(pool.level),
 }  # fmt: skip
 _ENVIRONMENT.globals |= {"region": _region, "version": __version__}
 
@@ -99,9 +105,12 @@ def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str,
     beside = published.beside(metrics)
     shown = {
         "rows": pool.attack_rows(metrics),
+        "headline_at_alpha": pool.calibrated(metrics, metrics["headline"]),
         "levels": pool.levels(metrics),
         "classes": pool.class_rows(metrics),
         "exposed": pool.most_exposed(metrics),
+        "shows_records": params["entry"]["include_records"] and len(metrics["data"]["shape"]) == 3,
+        "n_queries": pool.n_queries(params["entry"]["views"]),
         "published": beside,
         "published_levels": published.LEVELS,
         "own": published.own_setup(metrics, params) if beside is not None else {},

@@ -93,6 +93,11 @@ def attack_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def n_queries(views: Sequence[str]) -> int:
+    """How often a record is shown to a model: a family of shifts has eight moves."""
+    return sum(8 if "shift" in view else 1 for view in views)
+
+
 def levels(metrics: dict[str, Any]) -> list[float]:
     """False-positive rates that were reported, the highest first."""
     return sorted({found["at_fpr"] for found in metrics["attacks"][metrics["headline"]]["rates"]}, reverse=True)

@@ -16,7 +16,7 @@ from memleak.report.figures import FAINT, IN, OUT, RULE
 
 OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#666666", "#8c6d1f")  # told apart by the colour-blind (after Okabe and Ito)
 N_BINS = 60
-OUTERMOST = (0.2, 99.8)  # percentiles: scores beyond them are counted in the outermost bins
+OUTERMOST = (5, 99.9)  # percentiles: scores beyond them are counted in the outermost bins
 N_PICTURES = 12
 
 
@@ -30,8 +30,9 @@ def roc(curves: pd.DataFrame, aucs: Mapping[str, float], headline: str, title: s
     for name in [*(name for name in by_auc if name != headline), headline]:
         own = curves[curves["subject"] == name].sort_values("fpr")
         style = {"color": IN, "lw": 2.4, "zorder": 5} if name == headline else styles[name]
-        (handles[name],) = left.step([0, *own["fpr"]], [0, *own["tpr"]], where="post", **style)
-        right.step(own["fpr"], own["tpr"].clip(lower=floor), where="post", **style)
+        caught = own["tpr"].where(own["tpr"] > 0)  # where nobody is caught there is no point: a line from there to the next would lie
+        (handles[name],) = left.plot([0, *own["fpr"]], [0, *caught], **style)
+        right.step(own["fpr"], caught, where="post", **style)
     _band(left, right, curves[curves["subject"] == headline].sort_values("fpr"), floor)
     _uncertified(right, curves, floor)
     left.plot([0, 1], [0, 1], color=FAINT, ls=":", lw=1)
@@ -55,7 +56,7 @@ def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _band(left: Axes, right: Axes, own: pd.DataFrame, floor: float) -> None:
     for axes, lowest in ((left, 0.0), (right, floor)):
         low, high = own["low"].clip(lower=lowest), own["high"].clip(lower=lowest)
-        axes.fill_between(own["fpr"], low, high, step="post", color=IN, alpha=0.22, lw=0, zorder=4)
+        axes.fill_between(own["fpr"], low, high, step=None if axes is left else "post", color=IN, alpha=0.22, lw=0, zorder=4)
 
 
 def _uncertified(axes: Axes, curves: pd.DataFrame, floor: float) -> None:
@@ -110,10 +111,12 @@ def _rates(axes: Axes, table: pd.DataFrame, alpha: float) -> None:
     edges, flagged = np.linspace(0, 1, 41), table["bh"].to_numpy(dtype=bool)
     held = table["n_holding"].to_numpy() > 0
     counts = [np.histogram(table.loc[held & part, "rate"], edges)[0] for part in (flagged, ~flagged)]
-    axes.bar(edges[:-1], counts[1], width=0.025, align="edge", color=OUT, alpha=0.75, label=f"not shown to be exposed: {int((held & ~flagged).sum()):,}")
+    axes.bar(
+        edges[:-1], counts[1], width=0.025, align="edge", color=OUT, alpha=0.75, label=f"not shown to be exposed: {int((held & ~flagged).sum()):,}"
+    )
     axes.bar(edges[:-1], counts[0], width=0.025, align="edge", bottom=counts[1], color=IN, label=f"exposed: {int(flagged.sum()):,}")
     axes.axvline(alpha, color=RULE, lw=1, ls="--", label=f"guessing at FPR {alpha:g}")
     axes.set(xlabel="share of the models that trained on the record in which it is recognised", ylabel="records", yscale="log", xlim=(-0.01, 1.01))
-    axes.set_ylim(bottom=0.7)
+    axes.set_ylim(0.7, 1.5 * max((counts[0] + counts[1]).max(), 1))
     axes.set_title("How exposed each record is")
     axes.legend(fontsize=8)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from memleak.report import pool
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -80,8 +82,7 @@ def beside(metrics: dict[str, Any]) -> tuple[Figure, ...] | None:
 
 def own_setup(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, str]:
     """The set-up of the audit in the words of the table."""
-    source, recipe, views = (params.get("dataset") or {}).get("source"), params["recipe"], params["entry"]["views"]
-    n_queries = sum({"identity": 1, "flip": 1}.get(view, 8) for view in views)
+    source, recipe = (params.get("dataset") or {}).get("source"), params["recipe"]
     augmented = [name for name in ("flip", "shift") if recipe.get(name)]
     models = metrics["models"]
     return {
@@ -89,7 +90,7 @@ def own_setup(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, str]
         f"{models['n_train']:,} of {metrics['n_samples']:,} records a model",
         "architecture": recipe["architecture"],
         "models": f"{models['n']}, {metrics['attacks'][metrics['headline']]['n_references']} references",
-        "queries": str(n_queries),
+        "queries": str(pool.n_queries(params["entry"]["views"])),
         "epochs": f"{recipe['epochs']}, {'with ' + ' and '.join(augmented) if augmented else 'without augmentation'}",
         "accuracy": f"train {100 * models['train_accuracy']['value']:.1f} %, test {100 * models['test_accuracy']['value']:.1f} %",
     }

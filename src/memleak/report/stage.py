@@ -36,7 +36,9 @@ def figure(
     figures.save(drawn, svg, png)
 
 
-def _target(name: str, metrics: dict[str, Any], plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], roc_path: Path) -> Any:
+def _target(
+    name: str, metrics: dict[str, Any], plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], roc_path: Path
+) -> Any:
     from memleak.attacks import pairs
     from memleak.report import figures
 
@@ -48,7 +50,13 @@ def _target(name: str, metrics: dict[str, Any], plan_path: Path, signal_paths: S
 
 
 def _of_pool(
-    name: str, metrics: dict[str, Any], plan_path: Path, score_paths: Sequence[Path], roc_path: Path, exposure_path: Path | None, data_path: Path | None
+    name: str,
+    metrics: dict[str, Any],
+    plan_path: Path,
+    score_paths: Sequence[Path],
+    roc_path: Path,
+    exposure_path: Path | None,
+    data_path: Path | None,
 ) -> Any:
     from memleak.report import pool_figures
 
@@ -85,7 +93,13 @@ def _pictures(data_path: Path, source_id: np.ndarray) -> np.ndarray | None:
 
 
 def report(
-    metrics_path: Path, plan_path: Path, decisions_path: Path | None, timings_path: Path, figure_paths: Sequence[Path], params: dict[str, Any], output: Path
+    metrics_path: Path,
+    plan_path: Path,
+    decisions_path: Path | None,
+    timings_path: Path,
+    figure_paths: Sequence[Path],
+    params: dict[str, Any],
+    output: Path,
 ) -> str:
     """Write the page of an audit; returns its verdict in one line. Decisions are read where the audit is of pairs."""
     import pandas as pd

@@ -131,11 +131,9 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     # both half widths added up: the most that any dependence between the two rates makes of them
     low, high = advantage(tpr["low"], fpr["high"]), advantage(tpr["high"], fpr["low"])
     state = state_of(low, high, AVERAGE)
-    sentence = f"{_attacker(metrics)}, who sets out to be wrong about at most {pool.level(metrics['alpha'])} of the records that a model never saw, "
+    sentence = f"{_attacker(metrics)} to be wrong about at most {pool.level(metrics['alpha'])} of the records that a model never saw "
     if low > 0:
-        sentence += (
-            f"recognises {pool.share(tpr['value'])} of the records that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
-        )
+        sentence += f"recognises {pool.share(tpr['value'])} of the records that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
     else:
         sentence += (
             f"is not shown to do better than guessing: {pool.share(tpr['value'])} of the records that it was trained on are recognised, "
@@ -148,7 +146,7 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
 
 def _attacker(metrics: dict[str, Any]) -> str:
     n = metrics["attacks"][metrics["headline"]]["n_references"]
-    return f"An attacker who may train {n} models on similar data" if n else "An attacker without models of their own"
+    return f"An attacker who may train {n} models on similar data and sets out" if n else "An attacker without models of their own who sets out"
 
 
 def _pairs_notes(metrics: dict[str, Any]) -> list[str]:
@@ -188,5 +186,7 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
     lowest = pool.lowest_certified(headline)
     if lowest is None or lowest > metrics["alpha"]:
         n = headline["rates"][0]["n_non_members"]
-        found.append(f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {pool.records_for(metrics['alpha']):,}.")
+        found.append(
+            f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {pool.records_for(metrics['alpha']):,}."
+        )
     return found
