@@ -16,7 +16,7 @@ resident memory of the process, and the mean AUC of the audited models, so that 
 
 `--plot` measures growth as well, N from a sixteenth of --samples and M from an eighth of --models, and draws it. Slopes
 are those of straight lines through the logarithms of CPU time beyond start-up: 1 where time is linear. An attack that
-needs more than 2 GB ends in MISSED, and the program ends with status 1. The files of the largest audit have 23 bytes a
+needs more than 2 GB ends in MISSED, and the program ends with status 1. The files of the largest audit have 28 bytes a
 (sample, model).
 """
 
@@ -44,13 +44,14 @@ from memleak.metrics import roc
 
 LIMIT_MB = 2000  # of 10^6 bytes
 N_CLASSES = 10
-ATTACKS: dict[str, dict[str, Any]] = {
-    "threshold": {"name": "threshold", "options": {"signal": "loss"}},
-    "population": {"name": "population", "options": {"signal": "loss"}},
-    "reference": {"name": "reference", "options": {"signal": "loss"}},
-    "rmia": {"name": "rmia", "options": {"mode": "offline", "a": 0.3}},
-    "lira": {"name": "lira", "options": {"mode": "online", "variance": "shrunk"}},
+OPTIONS: dict[str, dict[str, Any]] = {
+    "threshold": {"signal": "loss"},
+    "population": {"signal": "loss"},
+    "reference": {"signal": "loss"},
+    "rmia": {"mode": "offline", "a": 0.3},
+    "lira": {"mode": "online", "variance": "shrunk"},
 }
+ATTACKS = {name: {"id": name, "name": name, "options": options, "alpha": 0.01} for name, options in OPTIONS.items()}
 # a small process that starts the measured one: a process inherits its parent's peak of memory, which should be small then
 STARTER = """
 import json, os, subprocess, sys, time
@@ -141,12 +142,18 @@ class Made:
         code += f"f.{function}(f.Made(*made), *values)"
         return cost_of([sys.executable, "-c", code, str(Path(__file__).parent), json.dumps([astuple(self), values])])
 
+    def population(self, attack: str) -> list[Path]:
+        return self.signals("population") if attack in ("population", "rmia") else []
+
     def score(self, attack: str) -> Cost:
         """Score an attack, with the command that the workflow writes."""
-        entry = json.dumps({"id": attack, **ATTACKS[attack], "alpha": 0.01})
-        population = self.signals("population") if attack in ("population", "rmia") else []
-        paths = ["--plan", self.plan, "--samples", self.samples, "--signals", *self.signals("pool"), "--population", *population]
-        return cost_of([sys.executable, "-m", "memleak", "score", *map(str, paths), "--attack", entry, "--output", str(self.file(attack))])
+        paths = ["--plan", self.plan, "--samples", self.samples, "--signals", *self.signals("pool"), "--population", *self.population(attack)]
+        words = [*map(str, paths), "--attack", json.dumps(ATTACKS[attack]), "--output", str(self.file(attack))]
+        return cost_of([sys.executable, "-m", "memleak", "score", *words])
+
+    def score_here(self, attack: str) -> None:
+        """The same in this process."""
+        attacks.score(self.plan, self.samples, self.signals("pool"), self.population(attack), ATTACKS[attack], self.file(attack))
 
     def auc(self, attack: str) -> float:
         """Mean AUC of the audited models."""
@@ -159,7 +166,7 @@ class Made:
 def make(made: Made) -> Made:
     """Write all artefacts, each shard in a process of its own."""
     made.call("write_samples")
-    write_plan(made)
+    made.call("write_plan")
     for number in range(len(made.shards)):
         made.call("write_shard", number)
     return made
@@ -180,22 +187,32 @@ def write_samples(made: Made) -> None:
 def write_plan(made: Made) -> None:
     """Who trains on what: complementary halves, as the design draws them."""
     rows: list[dict[str, Any]] = []
-    for shard, number in ((shard, number) for shard in made.shards for number in range(shard.first, shard.last)):
-        (task,) = replace(shard, first=number, last=number + 1).tasks(made.records)
+    every = Complements(0, 0, made.n_models, made.n_samples)  # drawn at once: drawing has to sort all samples
+    shard_of = {model: shard.name for shard in made.shards for model in shard.model_ids()}
+    for task in every.tasks(made.records):
         members = np.zeros(made.n_samples + made.n_population, dtype=bool)
         members[task.sample_ids] = True
         rows.append({
-            "model_id": task.model_id, "shard": shard.name, "recipe": "made-up", "seed": 0, "round": task.round, "role": task.role, "arm": task.arm,
-            "target": None, "is_target": number < made.n_targets, "membership": np.packbits(members).tobytes(),
+            "model_id": task.model_id, "shard": shard_of[task.model_id], "recipe": "made-up", "seed": 0, "round": task.round, "role": task.role, "arm": task.arm,
+            "target": None, "is_target": len(rows) < made.n_targets, "membership": np.packbits(members).tobytes(),
         })  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(artefacts.PLAN_COLUMNS)).astype({"target": "string", "round": "int64"})
+    _write_plan(made, pd.DataFrame(rows, columns=list(artefacts.PLAN_COLUMNS)).astype({"target": "string", "round": "int64"}))
+
+
+def with_models(made: Made, n_models: int) -> Made:
+    """The audit of the first models alone, whose plan is written; their signals are there."""
+    few = replace(made, n_models=n_models)
+    _write_plan(few, artefacts.read_table(made.plan, artefacts.PLAN_COLUMNS).head(n_models))
+    return few
+
+
+def _write_plan(made: Made, table: pd.DataFrame) -> None:
     artefacts.write_table(made.plan, table, {"design": {"kind": "halves", "models": made.n_models, "pool": made.n_samples}})
 
 
 def write_shard(made: Made, number: int) -> None:
     """What the models of a shard say: each sample has its own level, and members are one standard deviation surer."""
-    from memleak.signals import stage as signals  # torch, which neither scoring nor reading imports
-    from memleak.signals.classifier import all_signals
+    from memleak.signals import stage as signals  # imports torch, which neither reading nor scoring does
 
     shard = made.shards[number]
     plan = artefacts.read_table(made.plan, ["model_id", "membership"]).set_index("model_id")["membership"]
@@ -207,12 +224,19 @@ def write_shard(made: Made, number: int) -> None:
         for row, model in enumerate(shard.model_ids()):
             is_in = np.unpackbits(np.frombuffer(plan[model], np.uint8))[roster.sample_id]
             margin = level + is_in + randomness.generator(0, asked, model).standard_normal(len(roster))
-            for start in range(0, len(roster), signals.SAMPLES_PER_GROUP):
-                part = slice(start, start + signals.SAMPLES_PER_GROUP)
-                logits = np.stack([margin[part], np.zeros_like(margin[part])], axis=1)  # of two classes
-                for name, values in all_signals(logits, np.zeros(len(logits), dtype=np.int64)).items():
-                    said[name][row, part, 0] = values
+            for name, values in signals_of(margin.astype(np.float32)).items():
+                said[name][row, :, 0] = values
         signals.write_signals(made.file(f"{asked}/{shard.name}"), said, roster, facts)
+
+
+def signals_of(margin: np.ndarray) -> dict[str, np.ndarray]:
+    """Every column of a classifier of two classes, from the margin of the label."""
+    loss = np.logaddexp(np.float32(0), -margin)
+    p = np.exp(-loss)
+    return {
+        "margin": margin, "loss": loss, "confidence": np.maximum(p, 1 - p), "entropy": loss + (1 - p) * margin,
+        "modified_entropy": 2 * (1 - p) * loss, "is_correct": margin > 0,
+    }  # fmt: skip
 
 
 def start(made: Made) -> None:
@@ -269,8 +293,7 @@ def growth(largest: Made, repeats: int, names: Sequence[str]) -> dict[str, dict[
     """Costs by N and by M, of audits of which the largest is `largest`, made already."""
     by_m, by_n = {}, {}
     for part in (8, 4, 2, 1):
-        few = replace(largest, n_models=largest.n_models // part)
-        write_plan(few)
+        few = with_models(largest, largest.n_models // part)
         by_m[few.n_models] = measured(few, names, repeats)
     for part in (16, 8, 4, 2):
         with tempfile.TemporaryDirectory() as folder:

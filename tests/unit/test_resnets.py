@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from memleak import data
+from memleak import data, params
 from memleak.data import Dataset
-from memleak.designs import Task
+from memleak.designs import Complements, Task
 from memleak.models import ModelError, resnet, wide_resnet
 from memleak.params import Recipe
 from memleak.training import loop
@@ -161,3 +162,19 @@ def test_the_recipe_decides_on_normalisation_and_dropout(name):
 def test_what_is_no_image_of_some_size_is_refused(name, shape, message):
     with pytest.raises(ModelError, match=rf"{name}: .*{message}"):
         BUILD[name](shape, 10, recipe_of(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["resnet18", "wide-resnet"])
+def test_the_recipe_of_an_example_takes_an_epoch_over_real_images(example, test_data, project, tmp_path):
+    """96 images of CIFAR-10, and one epoch of what is meant for a GPU and 100 epochs."""
+    few = pq.read_table(test_data / "cifar10/train.parquet").slice(0, 96)
+    pq.write_table(few, tmp_path / "train.parquet")
+    data.prepare(params.Dataset(name="cifar10", source=str(tmp_path), n=96), tmp_path / "dataset.json")
+    planned = params.load(project / f"examples/cifar10-halves/{example}/params.yaml")
+    recipe = next(iter(planned.recipes.values())).model_copy(update={"epochs": 1, "batch_size": 16})
+    task = Complements(0, 0, 1, pool=64).tasks(data.read(tmp_path / "dataset.json"))[0]
+
+    trained = loop.train(task, data.read(tmp_path / "dataset.json"), recipe, CPU)
+
+    assert np.isfinite(trained.facts["train_loss"]) and len(trained.facts["loss_curve"]) == 1

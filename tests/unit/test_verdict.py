@@ -119,3 +119,71 @@ def test_few_models_are_told_what_they_cannot_promise():
 )
 def test_learning_means_five_times_chance_or_half_way_to_one(n_classes, accuracy, learns):
     assert verdicts.learns({"chance": 1 / n_classes, "test_accuracy": {"value": accuracy}}) == learns
+
+
+def _pool(low=0.05, value=0.06, high=0.07, fpr=0.01, kind="halves", **changes):
+    """The metrics of a pool audit whose headline finds so many members at the threshold of mock targets; intervals of the FPR have no width."""
+    at_alpha = {"at_fpr": 0.01, "tpr": {"value": value, "low": low, "high": high}, "achieved_fpr": {"value": fpr, "low": fpr, "high": fpr}}
+    rate = {"at_fpr": 0.01, "certified": True, "n_non_members": 1400}
+    attack = {"name": "lira", "n_references": 62, "calibrated": [at_alpha], "auc": {"value": 0.64, "low": 0.63, "high": 0.65}, "rates": [rate]}
+    models = {"chance": 0.1, "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.95}}
+    found = {
+        "kind": kind, "alpha": 0.01, "headline": "lira", "design": {"kind": kind, "mislabelled": False}, "models": models, "epsilon": None,
+        "attacks": {"lira": attack | changes.pop("attack", {})}, "controls": {"null": {"p": 0.5, "alarm": False}},
+    }  # fmt: skip
+    return found | changes
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "state"), [(0.2, 0.3, "HIGH"), (0.05, 0.1, "MEDIUM"), (0.011, 0.03, "LOW"), (0.02, 0.05, "UNDECIDED"), (0.05, 0.2, "UNDECIDED")]
+)
+def test_the_average_record_is_graded_by_limits_of_its_own(low, high, state):
+    assert verdict(_pool(low, (low + high) / 2, high)).state == state
+
+
+def test_the_risk_of_the_average_record_is_what_lies_beyond_the_achieved_rate():
+    found = verdict(_pool(low=0.10, value=0.12, high=0.14, fpr=0.02))
+
+    assert found.risk == approx(100 * 0.10 / 0.98, abs=0.05)
+    assert (found.low, found.high) == (approx(100 * 0.08 / 0.98, abs=0.05), approx(100 * 0.12 / 0.98, abs=0.05))
+    assert "62 models" in found.sentence and "12.0 %" in found.sentence and "2.0 %" in found.sentence
+
+
+def test_guessing_is_called_guessing():
+    found = verdict(_pool(low=0.005, value=0.01, high=0.015))
+
+    assert found.state == "LOW" and found.risk == 0 and "not shown to do better than guessing" in found.sentence
+
+
+@pytest.mark.parametrize(("kind", "least"), [("halves", 8), ("canaries", 4)])
+def test_without_mock_targets_there_is_no_verdict(kind, least):
+    found = verdict(_pool(kind=kind, attack={"calibrated": []}))
+
+    assert (found.state, found.risk) == ("UNDECIDED", None) and f"takes {least} models or more" in found.sentence
+
+
+def test_a_pool_audit_obeys_the_same_refusals():
+    chance = verdict(_pool(models={"chance": 0.1, "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.1}}))
+    alarm = verdict(_pool(controls={"null": {"p": 1e-8, "alarm": True}}))
+
+    assert "is at chance" in chance.sentence and chance.risk is None
+    assert "A control of the audit failed" in alarm.sentence and alarm.risk is None and any("ALARM" in note for note in alarm.notes)
+
+
+def test_an_attack_with_the_wrong_sign_is_named():
+    assert any("wrong sign" in note for note in verdict(_pool(attack={"auc": {"value": 0.4, "low": 0.38, "high": 0.42}})).notes)
+
+
+def test_canaries_name_epsilon_and_that_they_are_no_natural_records():
+    run = {"epsilon": 1.234, "delta": 1e-5, "confidence": 0.9875, "n_guesses": 10, "n_correct": 9}
+    epsilon = {"epsilon": 1.234, "delta": 1e-5, "confidence": 0.95, "strategy": "split", "runs": [run]}
+    found = verdict(_pool(kind="canaries", design={"kind": "canaries", "mislabelled": True}, epsilon=epsilon))
+
+    assert "epsilon is at least 1.23 (delta 1e-05, 95 % confidence)" in found.sentence
+    assert "canaries (records with a wrong label)" in found.sentence and any("natural records leak less" in note for note in found.notes)
+
+
+def test_an_epsilon_of_zero_is_no_proof_of_privacy():
+    found = verdict(_pool(kind="canaries", epsilon={"epsilon": 0.0, "delta": 0, "confidence": 0.95, "runs": []}))
+
+    assert "not shown to have a privacy loss" in found.sentence

@@ -1,41 +1,21 @@
 # in: metrics, ROC points, exposure, scores or signals; out: results/audits/{audit}/{timings.csv,report.html}, figures/{figure}.{svg,png}, results/index.html
 
 
-def drawn_from(wildcards):
-    """What an audit's figures read beside metrics and ROC: records only where they may be shown."""
-    planned = PLAN.audits[wildcards.audit]
-    if planned.is_pairs:
-        thresholds = each_attack("results/audits/{audit}/thresholds/{attack}.json")
-        return {"signals": planned.signals(), "thresholds": thresholds(wildcards)}
-    scores = each_attack("results/audits/{audit}/scores/{attack}.parquet")
-    shown = (
-        {"data": data_of(planned.recipe.name)} if planned.audit.include_records else {}
-    )
-    exposure = f"results/audits/{wildcards.audit}/exposure.parquet"
-    return {"scores": scores(wildcards), "exposure": exposure, **shown}
-
-
-def told_from(wildcards):
-    """What the page reads beside metrics and figures: the decisions of a pairs audit."""
-    is_pairs = PLAN.audits[wildcards.audit].is_pairs
-    path = f"results/audits/{wildcards.audit}/decisions.parquet"
-    return {"decisions": path} if is_pairs else {}
-
-
-def options_of(names):
-    """`--name value` for each of the named inputs that a job has."""
-    return lambda w, input: " ".join(
-        f"--{name} {input[name]}" for name in names if name in input.keys()
-    )
-
-
 rule figure:
     """Draw one figure, for the page and by itself."""
     input:
-        unpack(drawn_from),
         plan="results/audits/{audit}/plan.parquet",
+        signals=signals_of,
+        thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
+        scores=each_attack("results/audits/{audit}/scores/{attack}.parquet"),
         metrics="results/metrics/{audit}.json",
         roc="results/audits/{audit}/roc.parquet",
+        exposure="results/audits/{audit}/exposure.parquet",
+        records=lambda w: (
+            data_of(PLAN.audits[w.audit].recipe.name)
+            if PLAN.audits[w.audit].audit.include_records
+            else []
+        ),
     output:
         svg=report(
             "results/audits/{audit}/figures/{figure}.svg",
@@ -50,11 +30,11 @@ rule figure:
         "logs/benchmarks/figure/{audit}/{figure}.tsv"
     threads: 1
     params:
-        drawn_from=options_of(["signals", "thresholds", "scores", "exposure", "data"]),
         code=provenance.code_digest("memleak.report.stage"),
     shell:
-        "{PYTHON} -m memleak figure --name {wildcards.figure} --plan {input.plan} {params.drawn_from}"
-        " --metrics {input.metrics} --roc {input.roc} --svg {output.svg} --png {output.png} &> {log}"
+        "{PYTHON} -m memleak figure --name {wildcards.figure} --plan {input.plan} --signals {input.signals}"
+        " --thresholds {input.thresholds} --scores {input.scores} --metrics {input.metrics} --roc {input.roc}"
+        " --exposure {input.exposure} --records {input.records} --svg {output.svg} --png {output.png} &> {log}"
 
 
 rule timings:
@@ -78,9 +58,9 @@ rule timings:
 rule report_page:
     """The page of an audit, whole in one file."""
     input:
-        unpack(told_from),
         metrics="results/metrics/{audit}.json",
         plan="results/audits/{audit}/plan.parquet",
+        decisions="results/audits/{audit}/decisions.parquet",
         timings="results/audits/{audit}/timings.csv",
         figures=figures_of,
     output:
@@ -95,10 +75,9 @@ rule report_page:
     threads: 1
     params:
         params=lambda w: PLAN.audits[w.audit].page_json(),
-        told_from=options_of(["decisions"]),
         code=provenance.code_digest("memleak.report.stage"),
     shell:
-        "{PYTHON} -m memleak report --metrics {input.metrics} --plan {input.plan} {params.told_from}"
+        "{PYTHON} -m memleak report --metrics {input.metrics} --plan {input.plan} --decisions {input.decisions}"
         " --timings {input.timings} --figures {input.figures} --params {params.params:q} --output {output} &> {log}"
 
 

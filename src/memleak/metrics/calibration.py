@@ -210,9 +210,6 @@ def rates_of_splits(
     }  # fmt: skip
 
 
-_measure = rates_of_splits
-
-
 def _intervals(
     found: _Splits, targets: pooled.Pool, cuts: list[float], values: np.ndarray, levels: Sequence[float]
 ) -> list[list[tuple[float, float]]]:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from memleak import artefacts, randomness
 from memleak.attacks import pools
@@ -28,6 +29,7 @@ CALIBRATED = (0.1, 0.01, 0.001)  # those for which thresholds are taken from moc
 N_MOST_EXPOSED = 20
 USAGE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 USAGE_SET = 500  # samples of a set whose use is estimated
+USAGE_TARGETS = 8  # models that this is tried on, at most
 DECISION = {"attack": pa.string(), "target_id": pa.string(), "sample_id": pa.int64(), "score": pa.float64(), "says_member": pa.bool_(), "is_member": pa.bool_()}  # fmt: skip
 
 
@@ -94,18 +96,21 @@ def measure(
         "n_targets": len(audit.rows),
         "n_samples": len(samples),
         "n_population": len(population),
-        "attacks": {name: audit.attack(columns[name], thresholds[name]["attack"], artefacts.read_facts(paths[name])) for name in columns},
+        "attacks": {
+            name: audit.attack(found, thresholds[name]["attack"], artefacts.read_facts(paths[name]), is_headline=name == headline)
+            for name, found in tqdm(columns.items(), desc=plan["audit"], unit="attack", disable=None)
+        },
         "comparison": compare.against_headline(own, headline, audit.truth, audit.unit, audit.group) if len(own) > 1 else {},
         "agreement": {name: calibration.agreement(own[headline], scores, audit.unit) for name, scores in own.items() if name != headline},
         "classes": pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
         "controls": audit.controls({name: found["folded"] for name, found in columns.items()}),
         "exposure": audit.exposure_summary(exposed, thresholds[headline]["attack"]["alpha"]),
-        "usage": audit.usage(columns[headline]["folded"], plan["seed"]),
+        "usage": audit.usage(columns[headline]["score"], plan["seed"]),
         "epsilon": audit.epsilon(own[headline], plan["design"]["kind"], settings["epsilon"]),
     }
-    curves = [
-        pooled.curve_band(own[name], audit.truth, audit.unit, audit.group).assign(subject=name)
-        for name in sorted(own, key=lambda name: name != headline)
+    curves = [pooled.curve_band(own[headline], audit.truth, audit.unit, audit.group).assign(subject=headline)]
+    curves += [
+        pooled.curve_points(scores, audit.truth).assign(subject=name, low=np.nan, high=np.nan) for name, scores in own.items() if name != headline
     ]
     return metrics, exposed, pd.concat(curves, ignore_index=True)
 
@@ -144,18 +149,17 @@ class Audited:
                 found.append((np.isin(np.arange(len(self.models.unit)), targets), np.isin(np.arange(len(self.models.unit)), mocks)))
         return found
 
-    def attack(self, scores: dict[str, np.ndarray], attack: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    def attack(self, scores: dict[str, np.ndarray], attack: dict[str, Any], facts: dict[str, Any], *, is_headline: bool) -> dict[str, Any]:
         """One attack: pooled figures and those of each target, thresholds from mock targets, agreement of halves of the references."""
         own = scores["score"][self.rows]
         found = {"name": attack["name"], "options": attack["options"], "alpha": attack["alpha"], "n_references": facts["n_references"]}
         found |= {"n_references_of_mocks": facts["n_references_of_mocks"]}
         found |= pooled.measure(own, self.truth, self.unit, self.group, LEVELS)
         found["per_target"] = pooled.per_target(own, self.truth)
-        is_scored = ~np.isnan(scores["folded"]).all(axis=1)
         found["calibrated"] = [
-            calibration._measure(scores["folded"], self.models.is_member, self.models.unit, self.group, self.splits, level, calibration.PRIORS, 0.95)
-            for level in (attack["alpha"], *(level for level in CALIBRATED if level != attack["alpha"]))
-            if self.splits and is_scored.any()
+            calibration.rates_of_splits(scores["folded"], self.models.is_member, self.models.unit, self.group, self.splits, level)
+            for level in (attack["alpha"], *(level for level in CALIBRATED if is_headline and level != attack["alpha"]))
+            if self.splits and not np.isnan(scores["folded"]).all()
         ]
         halves = [scores[name][self.rows] for name in ("odd", "even")]
         found["halves_of_references"] = (
@@ -200,26 +204,30 @@ class Audited:
             "most": exposed.head(N_MOST_EXPOSED).astype({"bh": bool}).to_dict("records"),
         }
 
-    def usage(self, folded: np.ndarray, seed: int) -> list[dict[str, Any]] | None:
-        """Which share of a set was used? Sets of known shares of each target's members, estimated with its mock targets."""
+    def usage(self, scores: np.ndarray, seed: int) -> list[dict[str, Any]] | None:
+        """Which share of a set was used? Sets of known shares of each target's members, estimated with the models of all other units.
+
+        These mock targets have the target among their many references, which moves their rates by next to nothing.
+        """
         draw, n = randomness.generator(seed, "usage"), min(USAGE_SET, int(self.truth.sum(axis=1).min()), int((~self.truth).sum(axis=1).min()))
+        is_scored = ~np.isnan(scores).any(axis=1)
+        if len(np.unique(self.models.unit[is_scored])) < 3 or n < 20:
+            return None
         found = []
         for share in USAGE_SHARES:
             estimates = []
-            for target, truth in zip(self.rows.tolist(), self.truth, strict=True):
-                mocks = self.models.mocks(target)
-                if len(np.unique(self.models.unit[mocks])) < 2 or np.isnan(folded[[target, *mocks]]).any() or n < 20:
-                    return None
+            for target, truth in list(zip(self.rows.tolist(), self.truth, strict=True))[:: -(-len(self.rows) // USAGE_TARGETS)]:
+                mocks = np.flatnonzero(is_scored & (self.models.unit != self.models.unit[target]))
                 k = round(share * n)
                 chosen = np.concatenate([draw.permutation(np.flatnonzero(side))[:m] for side, m in ((truth, k), (~truth, n - k))])
                 estimates.append(
-                    usage.estimate(folded[target, chosen], folded[mocks][:, chosen], self.models.is_member[mocks][:, chosen], self.models.unit[mocks])
+                    usage.estimate(scores[target, chosen], scores[mocks][:, chosen], self.models.is_member[mocks][:, chosen], self.models.unit[mocks])
                 )
-            held = [one.low <= share <= one.high for one in estimates]
             known = [one.value for one in estimates if one.value is not None]
             found.append({
                 "share": share, "n": n, "n_sets": len(estimates), "n_refused": len(estimates) - len(known), "mean": float(np.mean(known)) if known else None,
-                "width": float(np.mean([one.high - one.low for one in estimates])), "held": proportion(np.array(held)).as_dict(),
+                "width": float(np.mean([one.high - one.low for one in estimates])),
+                "held": proportion(np.array([one.low <= share <= one.high for one in estimates])).as_dict(),
             })  # fmt: skip
         return found
 

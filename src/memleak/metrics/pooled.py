@@ -202,7 +202,7 @@ def gaps(within: float | None, value: float, n_units: int, confidence: float) ->
     """
     if within is None or n_units < 2 or within <= value:
         return 0.0, 0.0
-    tail = 2 * (1 - confidence)  # this error adds to others; so much held 95 % of simulated worlds
+    tail = min(2 * (1 - confidence), 0.5)  # this error adds to others; so much held 95 % of simulated worlds
     far, near = ((within - value) * n_units / float(special.chdtri(n_units - 1, p)) for p in (1 - tail, tail))
     return max(value - (within - far), 0.0), max(within - near - value, 0.0)
 
@@ -441,11 +441,23 @@ def curve_band(
 ) -> pd.DataFrame:
     """Points of the pooled ROC at FPRs that are even on a log scale, with their band: fpr, tpr, low, high, certified."""
     everything = pool(scores, is_member, unit, group)
-    levels = np.append(np.geomspace(1 / everything.n_others, 1, N_POINTS)[:-1], 1.0)
-    points = pd.DataFrame(rates(everything, levels, confidence))
+    points = pd.DataFrame(rates(everything, _curve_levels(everything), confidence))
     # the TPR rises with the FPR, so the band may: it is widened, never narrowed, to do so
     points["low"], points["high"] = points["low"][::-1].cummin()[::-1], points["high"].cummax()
     return points.rename(columns={"value": "tpr", "at_fpr": "fpr"})[["fpr", "tpr", "low", "high", "certified"]]
+
+
+def curve_points(scores: np.ndarray, is_member: np.ndarray) -> pd.DataFrame:
+    """The points of `curve_band` without a band: fpr, tpr, certified."""
+    everything = pool(scores, is_member)
+    levels = _curve_levels(everything)
+    ends = [everything.prefix(np.floor(level * everything.n_others + 1e-9)) for level in levels]
+    tpr = np.append(0, np.cumsum(everything.is_member))[ends] / everything.n_members
+    return pd.DataFrame({"fpr": levels, "tpr": tpr, "certified": everything.n_distinct_others * levels >= 3 - 1e-9})
+
+
+def _curve_levels(scores: Pool) -> np.ndarray:
+    return np.append(np.geomspace(1 / scores.n_others, 1, N_POINTS)[:-1], 1.0)
 
 
 def per_class(

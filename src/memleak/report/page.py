@@ -102,20 +102,24 @@ def audit_page(
 
 def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str, str], params: dict[str, Any]) -> tuple[str, str]:
     """The page of an audit in which every model is the target in turn, and its verdict in one line."""
-    beside = published.beside(metrics)
+    beside, rows = published.beside(metrics), pool.attack_rows(metrics)
+    comparable = [row["id"] for row in rows if row["kind"] in ("lira", "rmia") or row["is_headline"]]
     shown = {
-        "rows": pool.attack_rows(metrics),
+        "rows": rows,
         "headline_at_alpha": pool.calibrated(metrics, metrics["headline"]),
         "levels": pool.levels(metrics),
+        "names_of_records": pool.records(metrics),
+        "baseline": pool.baseline(metrics),
         "classes": pool.class_rows(metrics),
         "exposed": pool.most_exposed(metrics),
         "shows_records": params["entry"]["include_records"] and len(metrics["data"]["shape"]) == 3,
         "n_queries": pool.n_queries(params["entry"]["views"]),
         "published": beside,
         "published_levels": published.LEVELS,
+        "comparable": {name: [pool.rate(metrics["attacks"][name], fpr) for fpr in published.LEVELS] for name in comparable},
         "own": published.own_setup(metrics, params) if beside is not None else {},
         "differences": published.differences(metrics, params) if beside else [],
-        "lowest_certified": pool.lowest_certified(metrics["attacks"][metrics["headline"]]),
+        "n_distinct": pool.n_distinct(metrics),
     }
     return _page("pool.html", metrics, timings, figures, params, shown)
 

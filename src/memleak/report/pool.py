@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 MODELS_FOR_MOCKS = {"halves": 8, "canaries": 4}  # two folds of two units: mock targets in the target's own, references in the other
 
@@ -52,14 +51,21 @@ def rate(attack: dict[str, Any], fpr: float) -> dict[str, Any] | None:
     return next((found for found in attack["rates"] if np.isclose(found["at_fpr"], fpr)), None)
 
 
-def lowest_certified(attack: dict[str, Any]) -> float | None:
-    """The lowest false-positive rate that so many distinct records can certify, of those reported."""
-    return min((found["at_fpr"] for found in attack["rates"] if found["certified"]), default=None)
+def n_distinct(metrics: dict[str, Any]) -> int:
+    """Distinct records that are outside some target's training set."""
+    return metrics["attacks"][metrics["headline"]]["rates"][0]["n_non_members"]
 
 
 def records_for(fpr: float) -> int:
     """Distinct non-members that it takes to certify a false-positive rate: 3 / f."""
     return int(np.ceil(3 / fpr - 1e-9))
+
+
+def records(metrics: dict[str, Any]) -> str:
+    """What the audited records are called."""
+    if metrics["kind"] != "canaries":
+        return "records"
+    return "canaries (records with a wrong label)" if metrics["design"]["mislabelled"] else "canaries"
 
 
 def by_auc(metrics: dict[str, Any]) -> list[str]:
@@ -84,7 +90,7 @@ def attack_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "n_references": attack["n_references"], "auc": attack["auc"],
             "rates": [rate(attack, fpr) for fpr in levels(metrics)],
             "calibrated": [found for fpr in levels(metrics) if (found := calibrated(metrics, name, fpr))],
-            "at_alpha": calibrated(metrics, name), "optimistic": rate(attack, metrics["alpha"]),
+            "at_alpha": calibrated(metrics, name),
             "balanced_accuracy": attack["balanced_accuracy"], "advantage": attack["advantage"],
             "auc_difference": against.get("auc"), "tpr_difference": against.get("tpr"),
             "agreement": metrics["agreement"].get(name), "halves": attack["halves_of_references"],
@@ -104,9 +110,9 @@ def levels(metrics: dict[str, Any]) -> list[float]:
 
 
 def most_exposed(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records that are found most often, the surest first."""
-    names = metrics["data"]["class_names"]
-    return [row | {"class": class_name(row["label"], names)} for row in (metrics["exposure"] or {"most": ()})["most"]]
+    """The records that are found most often, the surest first; none that is never found."""
+    names, most = metrics["data"]["class_names"], (metrics["exposure"] or {"most": ()})["most"]
+    return [row | {"class": class_name(row["label"], names)} for row in most if row["n_detected"]]
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:

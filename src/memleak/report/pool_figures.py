@@ -64,7 +64,7 @@ def _uncertified(axes: Axes, curves: pd.DataFrame, floor: float) -> None:
     edge = min(curves.loc[curves["certified"], "fpr"].min(), 1.0) if curves["certified"].any() else 1.0
     if edge > floor:
         axes.axvspan(floor, edge, color=FAINT, alpha=0.35, lw=0, zorder=0)
-        axes.text(floor * 1.15, 1.0, "too few records to certify", fontsize=7.5, color=RULE, va="top")
+        axes.text(floor * 1.15, floor * 1.15, "too few records to certify", fontsize=7.5, color=RULE, va="bottom")
 
 
 def scores(found: Mapping[str, tuple[np.ndarray, np.ndarray]], headline: str) -> Figure:

@@ -83,7 +83,7 @@ def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
         which = "is at chance" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
-    if any(controls.get(control, {}).get("alarm") for control in ("null", "level")):
+    if any((controls.get(control) or {}).get("alarm") for control in ("null", "level")):
         return "A control of the audit failed, so its rates cannot be believed; see the alarm."
     return None
 
@@ -131,12 +131,15 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     # both half widths added up: the most that any dependence between the two rates makes of them
     low, high = advantage(tpr["low"], fpr["high"]), advantage(tpr["high"], fpr["low"])
     state = state_of(low, high, AVERAGE)
-    sentence = f"{_attacker(metrics)} to be wrong about at most {pool.level(metrics['alpha'])} of the records that a model never saw "
+    records = pool.records(metrics)
+    sentence = f"{_attacker(metrics)} to be wrong about at most {pool.level(metrics['alpha'])} of the {records} that a model never saw "
     if low > 0:
-        sentence += f"recognises {pool.share(tpr['value'])} of the records that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
+        sentence += (
+            f"recognises {pool.share(tpr['value'])} of those that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
+        )
     else:
         sentence += (
-            f"is not shown to do better than guessing: {pool.share(tpr['value'])} of the records that it was trained on are recognised, "
+            f"is not shown to do better than guessing: {pool.share(tpr['value'])} of those that it was trained on are recognised, "
             f"and {pool.share(fpr['value'])} of the others are taken for such."
         )
     if state == "UNDECIDED":
@@ -183,10 +186,9 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
     headline = metrics["attacks"][metrics["headline"]]
     if headline["auc"]["high"] < 0.5:
         found.append(f"The headline attack is worse than guessing (AUC {headline['auc']['value']:.3f}): its scores may have the wrong sign.")
-    lowest = pool.lowest_certified(headline)
-    if lowest is None or lowest > metrics["alpha"]:
-        n = headline["rates"][0]["n_non_members"]
-        found.append(
-            f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {pool.records_for(metrics['alpha']):,}."
-        )
+    if metrics["design"].get("mislabelled"):
+        found.append("The canaries have wrong labels, which only memory can answer: natural records leak less, and the verdict is not about them.")
+    n, needed = pool.n_distinct(metrics), pool.records_for(metrics["alpha"])
+    if n < needed:
+        found.append(f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {needed:,}.")
     return found
