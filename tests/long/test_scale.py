@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from memleak.attacks import stage
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import from_parquet
 
 pytestmark = pytest.mark.long
 N_SAMPLES, N_MODELS = 200_000, 16
-ATTACKS = list(from_parquet.ATTACKS)
 
 
 @pytest.fixture(scope="module")
-def audits(tmp_path_factory):
-    """The largest audit, and by name the audits of a growing number of samples or of models."""
+def by_samples(tmp_path_factory):
+    """The audits of a quarter, of half and of all samples."""
 
     def made(n_samples: int) -> from_parquet.Made:
-        folder = tmp_path_factory.mktemp(f"n{n_samples}")
+        folder = tmp_path_factory.mktemp(f"samples-{n_samples}")
         return from_parquet.make(from_parquet.Made(str(folder), N_MODELS, n_samples, 10_000, 4, 1))
 
-    by_n = [made(N_SAMPLES // part) for part in (4, 2, 1)]
-    return {"samples": by_n, "models": [from_parquet.with_models(by_n[-1], m) for m in (8, 12)] + by_n[-1:]}  # equally many mock targets each
+    return [made(N_SAMPLES // part) for part in (4, 2, 1)]
+
+
+@pytest.fixture(scope="module")
+def by_models(by_samples):
+    """The audits of half, of three quarters and of all models: 4, 6 and 8 units, in folds of two."""
+    return [from_parquet.with_models(by_samples[-1], N_MODELS * quarters // 4) for quarters in (2, 3)] + by_samples[-1:]
 
 
 def cpu_seconds(made: from_parquet.Made, attack: str) -> float:
@@ -40,3 +40,24 @@ def cpu_seconds(made: from_parquet.Made, attack: str) -> float:
         made.score_here(attack)
         found.append(time.process_time() - before)
     return min(found)
+
+
+@pytest.mark.parametrize("attack", from_parquet.ATTACKS)
+def test_time_grows_no_faster_than_samples_and_models(attack, by_samples, by_models):
+    for what, audits in (("n_samples", by_samples), ("n_models", by_models)):
+        sizes, seconds = [getattr(made, what) for made in audits], [cpu_seconds(made, attack) for made in audits]
+        slope = from_parquet.slope(sizes, seconds)
+        print(f"{attack:12s} {what:10s} CPU seconds {[round(x, 3) for x in seconds]}: slope {slope:.2f}")
+
+        assert slope < 1.3
+
+
+@pytest.mark.parametrize("attack", from_parquet.ATTACKS)
+def test_memory_grows_with_the_signal_that_is_read_and_little_else(attack, by_samples):
+    """Beyond the signal, a bounded number of values a sample: what models are scored at a time, not a column of scores for every model."""
+    few, many = by_samples[0], by_samples[-1]
+    more = many.n_samples - few.n_samples
+    bytes_of_a_sample = 1e6 * (many.score(attack).memory_mb - few.score(attack).memory_mb) / more
+    print(f"{attack:12s} bytes of memory a sample {bytes_of_a_sample:.0f}, of which {5 * N_MODELS} are its signal and its membership")
+
+    assert bytes_of_a_sample < 5 * N_MODELS + 600

@@ -10,8 +10,8 @@ from pytest import approx
 from scipy import stats
 from scipy.stats import norm
 
-from memleak.metrics import calibration, pooled
-from memleak.metrics.calibration import agreement, calibrated_rates, cross_fitted_rates, null, ppv, rates_of_decisions, rates_of_splits, threshold
+from memleak.metrics import calibration
+from memleak.metrics.calibration import agreement, null, ppv, rates_of_decisions, threshold
 
 from .test_pooled import halves
 
@@ -37,115 +37,51 @@ def test_ties_at_the_threshold_accuse_nobody():
     assert not (np.ones(50) > threshold(np.ones(100), 0.1)).any()
 
 
-def split(targets, mocks, samples, **world):
-    scores, truth, unit = halves(targets + mocks, samples, **world)
-    return scores[:targets], truth[:targets], scores[targets:], truth[targets:], unit[:targets], unit[targets:]
-
-
-def test_calibrated_rates_by_counting():
-    scores, truth, mock_scores, mock_truth, unit, mock_unit = split(4, 4, 300)
-    found = calibrated_rates(scores, truth, mock_scores, mock_truth, 0.05, unit, mock_unit=mock_unit)
-    cut = threshold(mock_scores[~mock_truth], 0.05)
-
-    assert found["thresholds"] == [cut]
-    assert found["achieved_fpr"]["value"] == approx((scores[~truth] > cut).mean()) and found["tpr"]["value"] == approx((scores[truth] > cut).mean())
-    assert found["n_false_positives"] == (scores[~truth] > cut).sum()
-    assert [one["prior"] for one in found["ppv"]] == [0.01, 0.1, 0.5]
-    for one in (found["achieved_fpr"], found["tpr"], *found["ppv"]):
-        assert one["low"] <= one["value"] <= one["high"]
-    assert found["optimistic"]["achieved_fpr"] <= 0.05
-    assert json.loads(json.dumps(found)) == found
-
-
 def test_ppv_by_hand():
     """Of 1,000 people 10 are members; 9 of them and 99 others are accused."""
     assert ppv(0.9, 0.1, 0.01) == approx(9 / 108)
     assert ppv(0.0, 0.0, 0.5) is None
 
 
+def decided(scores, truth, unit, fpr, units_a_fold=4):
+    """Decisions about each unit at the threshold that the other units of its fold set."""
+    cuts = []
+    for one, fold in zip(unit, unit // units_a_fold, strict=True):
+        mocks = (unit // units_a_fold == fold) & (unit != one)
+        cuts.append(threshold(scores[mocks][~truth[mocks]], fpr))
+    return scores > np.array(cuts)[:, None]
+
+
+def test_rates_of_decisions_by_counting():
+    scores, truth, unit = halves(16, 300)
+    says = decided(scores, truth, unit, 0.05)
+    found = rates_of_decisions(says, truth, unit)
+
+    assert found["achieved_fpr"]["value"] == approx(says[~truth].mean()) and found["tpr"]["value"] == approx(says[truth].mean())
+    assert found["n_false_positives"] == (says & ~truth).sum()
+    assert [one["prior"] for one in found["ppv"]] == [0.01, 0.1, 0.5]
+    for one in (found["achieved_fpr"], found["tpr"], *found["ppv"]):
+        assert one["low"] <= one["value"] <= one["high"]
+    assert json.loads(json.dumps(found)) == found
+
+
 def test_mocks_unlike_the_targets_show_in_the_achieved_rate():
-    scores, truth, mock_scores, mock_truth, unit, mock_unit = split(8, 8, 500)
-    found = calibrated_rates(scores + 1, truth, mock_scores, mock_truth, 0.05, unit, mock_unit=mock_unit)
+    scores, truth, unit = halves(16, 500)
+    found = rates_of_decisions(scores + 1 > threshold(scores[~truth], 0.05), truth, unit)
 
-    assert found["achieved_fpr"]["low"] > 0.05 >= found["optimistic"]["achieved_fpr"]
+    assert found["achieved_fpr"]["low"] > 0.05
 
 
-@pytest.mark.parametrize(("of_unit", "of_sample", "fpr"), [(0.0, 0.0, 0.1), (0.3, 0.5, 0.1), (0.3, 0.5, 0.01)])
-def test_calibrated_intervals_cover(of_unit, of_sample, fpr, monkeypatch):
-    monkeypatch.setattr(calibration, "N_DRAWS", 80)
+@pytest.mark.parametrize(("of_unit", "of_sample", "fpr"), [(0.0, 0.0, 0.1), (0.3, 0.5, 0.1), (0.3, 0.5, 0.01), (0.0, 0.7, 0.1), (0.0, 0.7, 0.01)])
+def test_rates_at_thresholds_of_mock_targets_cover(of_unit, of_sample, fpr):
+    """Within a fold all thresholds come from the same few units, and from the very samples that are judged."""
     truths, held = (fpr, norm.sf(norm.isf(fpr) - 1)), []
-    for seed in range(60):
-        scores, truth, mock_scores, mock_truth, unit, mock_unit = split(8, 8, 300, of_unit=of_unit, of_sample=of_sample, seed=seed)
-        found = calibrated_rates(scores, truth, mock_scores, mock_truth, fpr, unit, mock_unit=mock_unit)
+    for seed in range(100):
+        scores, truth, unit = halves(32, 200, of_unit=of_unit, of_sample=of_sample, seed=seed)
+        found = rates_of_decisions(decided(scores, truth, unit, fpr), truth, unit)
         held.append([found[name]["low"] <= value <= found[name]["high"] for name, value in zip(("achieved_fpr", "tpr"), truths, strict=True)])
 
-    assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / 60)).all()
-
-
-def test_folds_set_each_others_thresholds():
-    scores, truth, unit = halves(8, 200)
-    fold = unit % 2
-    found = cross_fitted_rates(scores, truth, fold, 0.1, unit)
-    cuts = [threshold(scores[fold != one][~truth[fold != one]], 0.1) for one in (0, 1)]
-    says = scores > np.array(cuts)[fold][:, None]
-
-    assert found["thresholds"] == cuts and found["tpr"]["value"] == approx(says[truth].mean())
-    with pytest.raises(ValueError, match="unit 0 is in several folds"):
-        cross_fitted_rates(scores, truth, np.arange(8) % 2, 0.1, unit)
-    with pytest.raises(ValueError, match="all targets are in one fold"):
-        cross_fitted_rates(scores, truth, np.zeros(8), 0.1, unit)
-
-
-def left_out(unit):
-    """Every unit is judged at the threshold of all others."""
-    return [(unit == one, unit != one) for one in np.unique(unit)]
-
-
-def test_every_split_has_its_own_threshold():
-    scores, truth, unit = halves(10, 200)
-    found = rates_of_splits(scores, truth, unit, None, left_out(unit), 0.1)
-    cuts = np.array([threshold(scores[unit != one][~truth[unit != one]], 0.1) for one in range(5)])
-    says = scores > cuts[unit][:, None]
-
-    assert found["thresholds"] == cuts.tolist() and found["n_false_positives"] == (says & ~truth).sum()
-    assert found["tpr"]["value"] == approx(says[truth].mean()) and found["achieved_fpr"]["value"] == approx(says[~truth].mean())
-
-
-@pytest.mark.parametrize("fpr", [0.1, 0.01])
-def test_mocks_that_serve_many_targets_count_once(fpr):
-    """Six units are each other's mocks: six times the same non-members would promise far too narrow a threshold."""
-    truths, held = (fpr, norm.sf(norm.isf(fpr) - 1)), []
-    for seed in range(60):
-        scores, truth, unit = halves(12, 150, of_sample=0.7, seed=seed)
-        found = rates_of_splits(scores, truth, unit, None, left_out(unit), fpr)
-        held.append([found[name]["low"] <= value <= found[name]["high"] for name, value in zip(("achieved_fpr", "tpr"), truths, strict=True)])
-
-    assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / 60)).all()
-
-
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_resampled_world_is_a_world_with_repeated_clusters(which):
-    scores, truth, unit = halves(6, 60)
-    splits = calibration._Splits.of(pooled.pool(scores.round(1), truth, unit, np.arange(60) // 3), left_out(unit), 0.1)
-    everyone, clusters = splits.everyone, splits.everyone.clusterings[which]
-    weights = np.random.default_rng(0).integers(0, 3, len(clusters.members))
-    times, of_unit = weights[clusters.code], everyone.units.code
-    hits, expected = splits.hits([splits.weighted_cut(one, times, int(times[one.mocks].sum())) for one in splits.splits], times), np.zeros(2)
-    for one in range(3):
-        mocks, own = (of_unit != one) & ~everyone.is_member, of_unit == one
-        says = own & (everyone.scores > threshold(np.repeat(everyone.scores[mocks], times[mocks]), 0.1))
-        expected += times[says & ~everyone.is_member].sum(), times[says & everyone.is_member].sum()
-
-    assert hits == approx(expected)
-    for counts, kind in ((splits.mock_others, ~everyone.is_member), (splits.target_members, everyone.is_member)):
-        assert calibration._of_units(counts, weights, which) == approx(np.bincount(of_unit[kind], times[kind], minlength=3))
-
-
-def test_a_unit_that_sets_a_threshold_in_part_is_refused():
-    scores, truth, unit = halves(6, 60)
-    splits = [(unit == 0, unit == 1), (unit == 2, np.arange(6) == 2)]
-    with pytest.raises(ValueError, match="some mocks of a unit set a threshold and others do not"):
-        rates_of_splits(scores, truth, unit, None, splits, 0.1)
+    assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / 100)).all()
 
 
 def test_rates_of_decisions_have_the_interval_of_what_they_are_worth():

@@ -120,3 +120,18 @@ def test_the_index_names_every_audit(walk):
     html = page.index_page([walk.metrics])
 
     assert 'href="audits/small/report.html"' in html
+
+
+def test_a_pairs_audit_prints_its_lower_bound_of_epsilon(walk):
+    found = {"epsilon": 0.75, "delta": 1e-5, "confidence": 0.95, "target": "random00", "lower_bounds": {"random00": 0.75, "mislabelled00": 0.5}}
+
+    html, _ = _page(walk, walk.metrics | {"epsilon": found | {"confidence_each": 0.975, "attainable": 1.5}})
+
+    assert "<strong>0.75</strong> at delta 1e-05, with 95.0 % confidence" in html
+    assert (
+        "It comes from random00, the largest of 2 records&#39; bounds" in html or "It comes from random00, the largest of 2 records' bounds" in html
+    )
+
+
+def test_a_pairs_audit_without_epsilon_says_why(walk):
+    assert "No epsilon: design." in _page(walk, walk.metrics | {"epsilon": None})[0]

@@ -100,3 +100,36 @@ def test_snakemakes_own_report_works(audited, tmp_path):
 
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "copy/report.html").stat().st_size > 100_000
+
+
+@pytest.fixture(scope="session")
+def pool(audited):
+    return artefacts.read_json(audited / "results/metrics/digits-halves.json")
+
+
+def test_reference_models_tell_more_than_the_loss_alone(pool):
+    """On models that fit all of their data and know most of the rest."""
+    assert pool["models"]["train_accuracy"]["value"] >= 0.99 and pool["models"]["test_accuracy"]["value"] >= 0.95
+    for attack in ("lira", "rmia", "base"):
+        assert pool["attacks"][attack]["auc"]["low"] > pool["attacks"]["loss"]["auc"]["high"]
+        assert pool["comparison"].get(attack, {"auc": {"a": 1}})["auc"]["a"] > 0.5
+    assert pool["comparison"]["loss"]["auc"]["high"] < 0 and pool["comparison"]["loss"]["auc"]["p_holm"] < 0.001
+
+
+def test_thresholds_of_mock_targets_keep_their_rate(pool):
+    for attack in pool["attacks"].values():
+        found = attack["calibrated"][0]
+        assert found["at_fpr"] == 0.01 and found["achieved_fpr"]["low"] <= 0.01
+    lira = pool["attacks"]["lira"]["calibrated"][0]
+    assert lira["achieved_fpr"]["high"] >= 0.01 and lira["tpr"]["low"] > 2 * lira["achieved_fpr"]["high"]
+
+
+def test_the_null_control_of_every_attack_is_quiet_and_some_records_are_exposed(pool):
+    assert not pool["controls"]["null"]["alarm"] and set(pool["controls"]["null"]["attacks"]) == set(pool["attacks"])
+    assert pool["exposure"]["n_flagged"] > 10
+    assert all(record["low"] > 0.05 for record in pool["exposure"]["most"])
+
+
+def test_the_share_of_a_set_that_was_used_is_estimated_with_intervals_that_hold_it(pool):
+    assert all(one["held"]["k"] >= one["n_sets"] - 2 for one in pool["usage"])
+    assert pool["usage"][0]["mean"] < pool["usage"][2]["mean"] < pool["usage"][4]["mean"]

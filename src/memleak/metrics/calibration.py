@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import special, stats
 
-from memleak import randomness
 from memleak.metrics import pooled
 from memleak.metrics.intervals import clopper_pearson, holm
 
 PRIORS = (0.01, 0.1, 0.5)
 ALARM = 0.001  # of the null: one Holm-corrected p over all targets
-N_DRAWS = 200  # of each bootstrap: the standard error they estimate is right to 5 %
 TOP = 0.01  # the share of samples that are called the most exposed
 
 
@@ -30,38 +27,6 @@ def threshold(mock_scores_of_non_members: np.ndarray, fpr: float) -> float:
         raise ValueError(f"fpr is {fpr}, expected 0 to 1")
     k = min(int(np.floor(fpr * (len(scores) + 1) + 1e-9)), len(scores))
     return float(scores[len(scores) - k]) if k > 0 else np.inf
-
-
-def calibrated_rates(
-    scores_of_targets: np.ndarray, is_member: np.ndarray, mock_scores: np.ndarray, mock_is_member: np.ndarray, fpr: float,
-    unit: np.ndarray | None = None, group: np.ndarray | None = None, *, mock_unit: np.ndarray | None = None,
-    priors: Sequence[float] = PRIORS, confidence: float = 0.95,
-) -> dict[str, Any]:  # fmt: skip
-    """FPR, TPR and PPV of targets [T, N] at the threshold that mock targets [K, N], other models, set for `fpr`.
-
-    The intervals resample targets, mocks and samples. `optimistic` is the TPR at a threshold chosen on the targets.
-    """
-    n_targets, n_mocks = len(scores_of_targets), len(mock_scores)
-    names = np.arange(n_targets) if unit is None else np.unique(unit, return_inverse=True)[1]
-    mocks = np.arange(n_mocks) if mock_unit is None else np.unique(mock_unit, return_inverse=True)[1]
-    of_target = np.arange(n_targets + n_mocks) < n_targets
-    scores, truth = np.concatenate([scores_of_targets, mock_scores]), np.concatenate([is_member, mock_is_member])
-    units = np.concatenate([names, mocks + names.max() + 1])
-    return rates_of_splits(scores, truth, units, group, [(of_target, ~of_target)], fpr, priors, confidence)
-
-
-def cross_fitted_rates(
-    scores: np.ndarray, is_member: np.ndarray, fold: np.ndarray, fpr: float, unit: np.ndarray | None = None,
-    group: np.ndarray | None = None, *, priors: Sequence[float] = PRIORS, confidence: float = 0.95,
-) -> dict[str, Any]:  # fmt: skip
-    """As `calibrated_rates`, where the targets [T] of each `fold` [T] have those of all other folds as mocks."""
-    folds, units = np.asarray(fold), np.arange(len(scores)) if unit is None else np.asarray(unit)
-    if len(np.unique(folds)) < 2:
-        raise ValueError("all targets are in one fold; two or more are expected, so that others can set the threshold")
-    torn = [name for name in np.unique(units) if len(np.unique(folds[units == name])) > 1]
-    if torn:
-        raise ValueError(f"unit {torn[0]} is in several folds; the models of a pair belong in one")
-    return rates_of_splits(scores, is_member, units, group, [(folds == one, folds != one) for one in np.unique(folds)], fpr, priors, confidence)
 
 
 def rates_of_decisions(
@@ -98,172 +63,6 @@ def _clustered(k: int, n: int, effect: float, n_samples: int, confidence: float)
     is_few = min(k, n - k) < pooled.AT_LEAST
     worth = max(int(min(n / effect, n_samples if is_few else n)), 1)
     return clopper_pearson(k / n * worth, worth, confidence)
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Targets and the mocks that set their threshold; scores by their place in the pool of all, the highest first."""
-
-    cut: float
-    mock_units: np.ndarray  # [U] bool
-    targets: np.ndarray  # scores of targets
-    mocks: np.ndarray  # scores of the mocks' non-members
-
-    @classmethod
-    def of(cls, everyone: pooled.Pool, is_target: np.ndarray, is_mock: np.ndarray, fpr: float) -> _Split:
-        targets = np.flatnonzero(is_target[everyone.target])
-        mocks = np.flatnonzero(is_mock[everyone.target] & ~everyone.is_member)
-        mock_units = np.bincount(everyone.units.code[mocks], minlength=everyone.n_units) > 0
-        return cls(threshold(everyone.scores[mocks], fpr), mock_units, targets, mocks)
-
-
-@dataclass(frozen=True)
-class _Splits:
-    """All splits of an audit, and how many scores of each kind a unit has of a group, [U, G]."""
-
-    everyone: pooled.Pool
-    splits: list[_Split]
-    mock_others: np.ndarray
-    target_others: np.ndarray
-    target_members: np.ndarray
-    fpr: float
-
-    @classmethod
-    def of(cls, everyone: pooled.Pool, rows: list[tuple[np.ndarray, np.ndarray]], fpr: float) -> _Splits:
-        of_targets, of_mocks = (np.any(masks, axis=0)[everyone.target] for masks in zip(*rows, strict=True))
-        kinds = of_mocks & ~everyone.is_member, of_targets & ~everyone.is_member, of_targets & everyone.is_member
-        n = len(everyone.cells.members)
-        mock_others, others, members = (
-            np.bincount(everyone.cells.code[kind], minlength=n).astype(np.int32).reshape(everyone.n_units, -1) for kind in kinds
-        )
-        splits = [_Split.of(everyone, targets, mocks, fpr) for targets, mocks in rows]
-        if any(len(one.mocks) != mock_others[one.mock_units].sum() for one in splits):
-            raise ValueError("some mocks of a unit set a threshold and others do not; the models of a pair are expected to stay together")
-        return cls(everyone, splits, mock_others, others, members, fpr)
-
-    def hits(self, cuts: Sequence[float], weight: np.ndarray | None = None) -> np.ndarray:
-        """False and true positives of all targets beyond the `cuts` of their splits, scores counted by `weight` [S]."""
-        found = np.zeros(2)
-        for split, cut in zip(self.splits, cuts, strict=True):
-            beyond = split.targets[: np.searchsorted(split.targets, np.searchsorted(self.everyone.descent, -cut, side="left"))]
-            member, w = self.everyone.is_member[beyond], np.ones(len(beyond)) if weight is None else weight[beyond]
-            found += w[~member].sum(), w[member].sum()
-        return found
-
-    def draws(self, which: int) -> np.ndarray:
-        """FPR and TPR when units (0), groups (1) or cells (2) of targets and mocks are resampled, [draws, 2]."""
-        clusters = self.everyone.clusterings[which]
-        draw, n = randomness.generator(0, "calibration bootstrap", which), len(clusters.members)
-        found = np.full((N_DRAWS, 2), np.nan)
-        for i in range(N_DRAWS):
-            per_cluster = pooled.draw_weights(draw, n, which)
-            weight = per_cluster[clusters.code]
-            mocks, others, members = (_of_units(counts, per_cluster, which) for counts in (self.mock_others, self.target_others, self.target_members))
-            cuts = [self.weighted_cut(split, weight, int(mocks[split.mock_units].sum())) for split in self.splits]
-            if others.sum() and members.sum():
-                found[i] = self.hits(cuts, weight) / (others.sum(), members.sum())
-        return found
-
-    def weighted_cut(self, split: _Split, weight: np.ndarray, n: int) -> float:
-        """The threshold that n non-members of the mocks set, each counted by its weight."""
-        k = int(np.floor(self.fpr * (n + 1) + 1e-9))
-        if k == 0:
-            return np.inf
-        for looked_at in (split.mocks[: 3 * k + 100], split.mocks):  # the highest suffice but for rare draws
-            beyond = np.cumsum(weight[looked_at])
-            if len(beyond) and beyond[-1] >= k:
-                return float(self.everyone.scores[looked_at[np.searchsorted(beyond, k)]])
-        return float(self.everyone.scores[split.mocks[-1]])
-
-
-def _of_units(counts: np.ndarray, per_cluster: np.ndarray, which: int) -> np.ndarray:
-    """The weight that the scores counted in [U, G] have in each unit."""
-    if which == 0:
-        return counts.sum(axis=1) * per_cluster
-    return np.asarray(counts @ per_cluster if which == 1 else np.einsum("ug,ug->u", counts, per_cluster.reshape(counts.shape)))
-
-
-def rates_of_splits(
-    scores: np.ndarray, is_member: np.ndarray, unit: np.ndarray, group: np.ndarray | None, splits: list[tuple[np.ndarray, np.ndarray]],
-    fpr: float, priors: Sequence[float] = PRIORS, confidence: float = 0.95,
-) -> dict[str, Any]:  # fmt: skip
-    """As `calibrated_rates` for models [M, N], where each split names its targets and the mocks that set their threshold, [M] bool each."""
-    s, truth = np.asarray(scores, dtype=np.float64), np.asarray(is_member, dtype=bool)
-    unused = ~np.any([targets | mocks for targets, mocks in splits], axis=0)
-    found = _Splits.of(pooled.pool(np.where(unused[:, None], np.nan, s), truth, unit, group), splits, fpr)
-    cuts = [split.cut for split in found.splits]
-    counts, totals = found.hits(cuts), np.array([found.target_others.sum(), found.target_members.sum()])
-    values = counts / totals
-    is_target = np.any([targets for targets, _ in splits], axis=0)
-    targets = pooled.pool(np.where(is_target[:, None], s, np.nan), truth, unit, group)
-    end = targets.prefix(np.floor(fpr * targets.n_others + 1e-9))
-    caught = int(targets.is_member[:end].sum())
-    outer, inner = _intervals(found, targets, cuts, values, [confidence, (1 + confidence) / 2])
-    return {
-        "at_fpr": fpr,
-        "achieved_fpr": {"value": float(values[0]), "low": outer[0][0], "high": outer[0][1]},
-        "tpr": {"value": float(values[1]), "low": outer[1][0], "high": outer[1][1]},
-        "ppv": [_ppv_interval(values, inner, prior) for prior in priors],
-        "optimistic": {"tpr": caught / targets.n_members, "achieved_fpr": (end - caught) / targets.n_others},
-        "n_false_positives": int(counts[0]), "n_scores": int(totals[0]), "n_non_members": targets.n_distinct_others,
-        "thresholds": [cut if np.isfinite(cut) else None for cut in cuts],
-    }  # fmt: skip
-
-
-def _intervals(
-    found: _Splits, targets: pooled.Pool, cuts: list[float], values: np.ndarray, levels: Sequence[float]
-) -> list[list[tuple[float, float]]]:
-    """Intervals of FPR and TPR at each confidence of `levels`: order statistics where few scores decide, else the bootstrap."""
-    narrowest = min(found.splits, key=lambda split: len(split.mocks))
-    n_units = min((int(n) for split in found.splits for n in (split.mock_units.sum(),) if n > 1), default=1)
-    n_units = min(n_units, max(int((found.target_members.sum(axis=1) > 0).sum()), 2)) if n_units > 1 else n_units
-    effects = [_effects(found, narrowest, targets, values, confidence) for confidence in levels]
-    if _is_few(found, narrowest, targets, values, effects[0]):
-        others = found.everyone.scores[narrowest.mocks][::-1]
-        judged = [np.sort(targets.scores[targets.is_member == truth]) for truth in (False, True)]
-        return [
-            [
-                _holding(value, pooled.order_statistic_interval(x, effect, others, of_mocks, found.fpr, confidence))
-                for x, effect, value in zip(judged, of_targets, values, strict=True)
-            ]
-            for confidence, (of_mocks, *of_targets) in zip(levels, effects, strict=True)
-        ]
-    spread = np.array([np.nanvar(np.arcsin(np.sqrt(found.draws(which))), axis=0) for which in range(3)])  # [3, 2]
-    spread[0] *= n_units / max(n_units - 1, 1)
-    centre, result = np.arcsin(np.sqrt(values)), []
-    for confidence in levels:
-        half = np.array([pooled.half_width(list(one), n_units, confidence, one[2]) for one in spread.T])
-        low, high = (np.sin(np.clip(x, 0, np.pi / 2)) ** 2 for x in (centre - half, centre + half))
-        result.append([_holding(value, (a, b)) for value, a, b in zip(values, low, high, strict=True)])
-    return result
-
-
-def _holding(value: float, interval: tuple[float, float]) -> tuple[float, float]:
-    return float(min(interval[0], value)), float(max(interval[1], value))
-
-
-def _effects(found: _Splits, split: _Split, targets: pooled.Pool, values: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Design effects of the threshold (non-members of the split's mocks), of the FPR and of the TPR of all targets."""
-    n_mocks = len(split.mocks)
-    of_mocks = 1.0
-    for k in (found.fpr * (n_mocks + 1), pooled.AT_LEAST):
-        beyond = split.mocks[: max(int(k), 1)]
-        counts = [
-            (np.bincount(c.code[beyond], minlength=len(c.members)), np.bincount(c.code[split.mocks], minlength=len(c.members)))
-            for c in found.everyone.clusterings
-        ]
-        of_mocks = max(of_mocks, pooled.effect(counts, int(split.mock_units.sum()), confidence))
-    n_false = int(values[0] * targets.n_others)
-    ends = targets.prefix(n_false), targets.prefix(max(n_false, min(pooled.AT_LEAST, targets.n_others // 2)))
-    of_others, of_members = np.max([pooled.design_effects(targets, end, confidence) for end in ends], axis=0)
-    return of_mocks, float(of_others), float(of_members)
-
-
-def _is_few(found: _Splits, split: _Split, targets: pooled.Pool, values: np.ndarray, effects: tuple[float, float, float]) -> bool:
-    """Are mocks beyond the threshold, or targets beyond or short of it, worth too little for the bootstrap?"""
-    n = np.array([targets.n_others, targets.n_members])
-    worth = np.minimum(values, 1 - values) * n / effects[1:]
-    return bool(min(found.fpr * (len(split.mocks) + 1) / effects[0], *worth) < pooled.FEW)
 
 
 def ppv(tpr: float, fpr: float, prior: float) -> float | None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from memleak import artefacts, randomness
 from memleak.attacks import pools
 from memleak.attacks.pools import Models
-from memleak.metrics import calibration, compare, epsilon, exposure, pooled, usage
+from memleak.metrics import calibration, compare, epsilon, exposure, pooled, roc, usage
 from memleak.metrics.intervals import holm, models_for_level, proportion
 
 LEVELS = (0.1, 0.01, 0.001, 0.0001, 0.0)  # false-positive rates that are reported
@@ -44,14 +44,19 @@ def threshold(plan_path: Path, score_path: Path, attack: dict[str, Any], output:
     """Write the score beyond which each target is said to have trained on a sample, at FPR alpha. Returns the targets."""
     models, _, scores = read(plan_path, score_path, ["folded"])
     found = {}
-    for target in models.targets:
-        mocks = models.mocks(target)
-        others = scores["folded"][mocks][~models.is_member[mocks]]
-        others = others[~np.isnan(others)]
-        cut = calibration.threshold(others, attack["alpha"]) if len(others) else np.inf
-        found[str(models.model_id[target])] = {"threshold": None if np.isinf(cut) else cut, "n_fitted": len(others)}
+    for target in models.targets.tolist():
+        cut, n_fitted = threshold_of(models, target, scores["folded"], attack["alpha"])
+        found[str(models.model_id[target])] = {"threshold": None if np.isinf(cut) else cut, "n_fitted": n_fitted}
     artefacts.write_json(output, {"attack": attack, "models_for_level": models_for_level(attack["alpha"]), "targets": found})
     return len(found)
+
+
+def threshold_of(models: Models, target: int, folded: np.ndarray, fpr: float) -> tuple[float, int]:
+    """A target's threshold, infinite where it has too few mock targets, and the number of scores that it was set on."""
+    mocks = models.mocks(target)
+    others = folded[mocks][~models.is_member[mocks]]
+    others = others[~np.isnan(others)]
+    return (calibration.threshold(others, fpr) if len(others) else np.inf), len(others)
 
 
 def decide(plan_path: Path, threshold_paths: Sequence[Path], score_paths: Sequence[Path], output: Path) -> int:
@@ -138,17 +143,6 @@ class Audited:
     def group(self) -> np.ndarray:
         return self.samples["group_id"].to_numpy()
 
-    @cached_property
-    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Targets of each unit, and their mock targets: masks over all models."""
-        found = []
-        for unit in np.unique(self.unit):
-            targets = np.flatnonzero(self.models.is_target & (self.models.unit == unit))
-            mocks = self.models.mocks(int(targets[0]))
-            if len(mocks):
-                found.append((np.isin(np.arange(len(self.models.unit)), targets), np.isin(np.arange(len(self.models.unit)), mocks)))
-        return found
-
     def attack(self, scores: dict[str, np.ndarray], attack: dict[str, Any], facts: dict[str, Any], *, is_headline: bool) -> dict[str, Any]:
         """One attack: pooled figures and those of each target, thresholds from mock targets, agreement of halves of the references."""
         own = scores["score"][self.rows]
@@ -156,16 +150,22 @@ class Audited:
         found |= {"n_references_of_mocks": facts["n_references_of_mocks"]}
         found |= pooled.measure(own, self.truth, self.unit, self.group, LEVELS)
         found["per_target"] = pooled.per_target(own, self.truth)
-        found["calibrated"] = [
-            calibration.rates_of_splits(scores["folded"], self.models.is_member, self.models.unit, self.group, self.splits, level)
-            for level in (attack["alpha"], *(level for level in CALIBRATED if is_headline and level != attack["alpha"]))
-            if self.splits and not np.isnan(scores["folded"]).all()
-        ]
+        levels = (attack["alpha"], *(level for level in CALIBRATED if is_headline and level != attack["alpha"]))
+        is_judged = not np.isnan(scores["folded"]).all()
+        found["calibrated"] = [self.calibrated(scores["folded"], level) for level in levels] if is_judged else []
         halves = [scores[name][self.rows] for name in ("odd", "even")]
         found["halves_of_references"] = (
             None if any(np.isnan(half).any() for half in halves) else calibration.agreement(halves[0], halves[1], self.unit)
         )
         return found
+
+    def calibrated(self, folded: np.ndarray, fpr: float) -> dict[str, Any]:
+        """Rates of decisions at thresholds from mock targets; beside them the optimistic ones, of one threshold chosen on the targets."""
+        cuts = np.array([threshold_of(self.models, target, folded, fpr)[0] for target in self.rows.tolist()])
+        own = folded[self.rows]
+        found = calibration.rates_of_decisions(own > cuts[:, None], self.truth, self.unit, self.group, has_score=~np.isnan(own))
+        chosen = roc.tpr_at_fpr(own[~np.isnan(own)], self.truth[~np.isnan(own)], fpr)
+        return {"at_fpr": fpr, **found, "optimistic": {"tpr": chosen.value, "achieved_fpr": chosen.achieved_fpr}}
 
     def controls(self, folded: dict[str, np.ndarray]) -> dict[str, Any]:
         """Scores of a target against the membership of an independent model of its fold, which is nobody's reference: AUC 1/2."""
@@ -186,7 +186,7 @@ class Audited:
     def exposure(self, folded: np.ndarray, fitted: dict[str, Any]) -> pd.DataFrame:
         """How often each sample is found, one row a sample, the most exposed first; no row where there are no mock targets."""
         cuts = [fitted["targets"][self.models.model_id[target]]["threshold"] for target in self.rows]
-        if not self.splits:
+        if np.isnan(folded[self.rows]).all():
             return pd.DataFrame(columns=["sample_id", "source_id", "label", "n_holding", "n_detected", "rate", "low", "high", "p", "bh"])
         says = folded[self.rows] > np.array([np.inf if cut is None else cut for cut in cuts])[:, None]
         found = exposure.exposure(says, self.truth, self.unit, fitted["attack"]["alpha"], has_score=~np.isnan(folded[self.rows]))

@@ -80,7 +80,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
 def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
     """Why no audit of these models says anything, if so."""
     if not learns(models) or models["train_accuracy"]["value"] < FITS:
-        which = "is at chance" if not learns(models) else "does not fit its data"
+        which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
     if any((controls.get(control) or {}).get("alarm") for control in ("null", "level")):
@@ -190,5 +190,7 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
         found.append("The canaries have wrong labels, which only memory can answer: natural records leak less, and the verdict is not about them.")
     n, needed = pool.n_distinct(metrics), pool.records_for(metrics["alpha"])
     if n < needed:
-        found.append(f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {needed:,}.")
+        found.append(
+            f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {needed:,}."
+        )
     return found
