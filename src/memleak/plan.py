@@ -151,7 +151,12 @@ class PlannedAudit:
     def page_json(self) -> str:
         """What the page says about how to run the audit again."""
         return provenance.canonical_json(
-            {"audit": self.id, "entry": self.audit.model_dump(mode="json"), "recipe": self.recipe.recipe.model_dump(mode="json")}
+            {
+                "audit": self.id,
+                "entry": self.audit.model_dump(mode="json"),
+                "recipe": self.recipe.recipe.model_dump(mode="json"),
+                "dataset": self.recipe.dataset.model_dump(mode="json"),
+            }
         )
 
     def headline_json(self, allow_mixed: bool) -> str:

@@ -63,7 +63,6 @@ WORLDS = {
 @pytest.fixture(autouse=True)
 def fewer_draws(monkeypatch):
     monkeypatch.setattr(pooled, "N_DRAWS", (150, 150))
-    monkeypatch.setattr(calibration, "N_DRAWS", 150)
 
 
 @pytest.mark.parametrize("name", WORLDS)

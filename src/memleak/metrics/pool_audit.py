@@ -201,7 +201,7 @@ class Audited:
             "alpha": alpha,
             "n_flagged": int(exposed["bh"].sum()),
             "n_samples": len(exposed),
-            "most": exposed.head(N_MOST_EXPOSED).astype({"bh": bool}).to_dict("records"),
+            "most": exposed[exposed["n_holding"] > 0].head(N_MOST_EXPOSED).astype({"bh": bool}).to_dict("records"),
         }
 
     def usage(self, scores: np.ndarray, seed: int) -> list[dict[str, Any]] | None:

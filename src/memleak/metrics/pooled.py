@@ -457,7 +457,8 @@ def curve_points(scores: np.ndarray, is_member: np.ndarray) -> pd.DataFrame:
 
 
 def _curve_levels(scores: Pool) -> np.ndarray:
-    return np.append(np.geomspace(1 / scores.n_others, 1, N_POINTS)[:-1], 1.0)
+    """FPRs that are even on a log scale, and some that are even on a linear one."""
+    return np.unique(np.concatenate([np.geomspace(1 / scores.n_others, 1, N_POINTS)[:-1], np.linspace(0.05, 1.0, 20)]))
 
 
 def per_class(
