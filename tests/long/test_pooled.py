@@ -91,7 +91,7 @@ def test_rates_of_decisions_cover(name, fpr):
         for one in unit:
             mocks = (unit // 4 == one // 4) & (unit != one)
             cuts.append(calibration.threshold(scores[mocks][~truth[mocks]], fpr))
-        found = calibration.rates_of_decisions(scores > np.array(cuts)[:, None], truth, unit, group)
+        found = calibration.rates_at_thresholds(scores, np.array(cuts), truth, fpr, unit, group)
         held.append([found[key]["low"] <= value <= found[key]["high"] for key, value in zip(("achieved_fpr", "tpr"), truths, strict=True)])
     print(f"{name:28s} FPR {fpr}: FPR and TPR of decisions held {np.mean(held, axis=0).round(3)}")
 

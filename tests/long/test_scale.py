@@ -16,20 +16,27 @@ N_SAMPLES, N_MODELS = 200_000, 16
 
 
 @pytest.fixture(scope="module")
-def by_samples(tmp_path_factory):
-    """The audits of a quarter, of half and of all samples."""
+def make(tmp_path_factory):
+    """An audit of so many models and samples, on disk."""
 
-    def made(n_samples: int) -> from_parquet.Made:
-        folder = tmp_path_factory.mktemp(f"samples-{n_samples}")
-        return from_parquet.make(from_parquet.Made(str(folder), N_MODELS, n_samples, 10_000, 4, 1))
+    def made(n_models: int, n_samples: int) -> from_parquet.Made:
+        folder = tmp_path_factory.mktemp(f"models-{n_models}-samples-{n_samples}")
+        return from_parquet.make(from_parquet.Made(str(folder), n_models, n_samples, 10_000, 16, 1))
 
-    return [made(N_SAMPLES // part) for part in (4, 2, 1)]
+    return made
 
 
 @pytest.fixture(scope="module")
-def by_models(by_samples):
-    """The audits of half, of three quarters and of all models: 4, 6 and 8 units, in folds of two."""
-    return [from_parquet.with_models(by_samples[-1], N_MODELS * quarters // 4) for quarters in (2, 3)] + by_samples[-1:]
+def by_samples(make):
+    """The audits of a quarter, of half and of all samples."""
+    return [make(N_MODELS, N_SAMPLES // part) for part in (4, 2, 1)]
+
+
+@pytest.fixture(scope="module")
+def by_models(make):
+    """The audits of 32, 48 and 64 models: from 32 on every target has as many mock targets."""
+    most = make(64, N_SAMPLES // 4)
+    return [from_parquet.with_models(most, n_models) for n_models in (32, 48)] + [most]
 
 
 def cpu_seconds(made: from_parquet.Made, attack: str) -> float:

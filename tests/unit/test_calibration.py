@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.stats import norm
 
 from memleak.metrics import calibration
-from memleak.metrics.calibration import agreement, null, ppv, rates_of_decisions, threshold
+from memleak.metrics.calibration import agreement, null, ppv, rates_at_thresholds, rates_of_decisions, threshold
 
 from .test_pooled import halves
 
@@ -43,19 +43,19 @@ def test_ppv_by_hand():
     assert ppv(0.0, 0.0, 0.5) is None
 
 
-def decided(scores, truth, unit, fpr, units_a_fold=4):
-    """Decisions about each unit at the threshold that the other units of its fold set."""
+def cuts_of(scores, truth, unit, fpr, units_a_fold=4):
+    """The threshold that the other units of its fold set for each target."""
     cuts = []
     for one, fold in zip(unit, unit // units_a_fold, strict=True):
         mocks = (unit // units_a_fold == fold) & (unit != one)
         cuts.append(threshold(scores[mocks][~truth[mocks]], fpr))
-    return scores > np.array(cuts)[:, None]
+    return np.array(cuts)
 
 
-def test_rates_of_decisions_by_counting():
+def test_rates_at_thresholds_by_counting():
     scores, truth, unit = halves(16, 300)
-    says = decided(scores, truth, unit, 0.05)
-    found = rates_of_decisions(says, truth, unit)
+    cuts = cuts_of(scores, truth, unit, 0.05)
+    says, found = scores > cuts[:, None], rates_at_thresholds(scores, cuts, truth, 0.05, unit)
 
     assert found["achieved_fpr"]["value"] == approx(says[~truth].mean()) and found["tpr"]["value"] == approx(says[truth].mean())
     assert found["n_false_positives"] == (says & ~truth).sum()
@@ -78,7 +78,7 @@ def test_rates_at_thresholds_of_mock_targets_cover(of_unit, of_sample, fpr):
     truths, held = (fpr, norm.sf(norm.isf(fpr) - 1)), []
     for seed in range(100):
         scores, truth, unit = halves(32, 200, of_unit=of_unit, of_sample=of_sample, seed=seed)
-        found = rates_of_decisions(decided(scores, truth, unit, fpr), truth, unit)
+        found = rates_at_thresholds(scores, cuts_of(scores, truth, unit, fpr), truth, fpr, unit)
         held.append([found[name]["low"] <= value <= found[name]["high"] for name, value in zip(("achieved_fpr", "tpr"), truths, strict=True)])
 
     assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / 100)).all()

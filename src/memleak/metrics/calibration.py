@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from memleak.metrics import pooled
+from memleak.metrics import pooled, roc
 from memleak.metrics.intervals import clopper_pearson, holm
 
 PRIORS = (0.01, 0.1, 0.5)
@@ -56,6 +56,27 @@ def rates_of_decisions(
         "ppv": [_ppv_interval(values, inner, prior) for prior in priors],
         "n_false_positives": counts[0], "n_scores": totals[0], "n_non_members": decided.n_distinct_others,
     }  # fmt: skip
+
+
+def rates_at_thresholds(
+    scores: np.ndarray, cuts: np.ndarray, is_member: np.ndarray, fpr: float, unit: np.ndarray | None = None, group: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Rates of scores [T, N] strictly beyond thresholds [T] that mock targets set for `fpr`, in-sample figures beside them.
+
+    The interval of the TPR is for the threshold whose true FPR is `fpr`: what is unsure about the FPR of the thresholds,
+    which targets may share, moves the TPR by as much as the ROC is steep there.
+    """
+    there = ~np.isnan(scores)
+    found = rates_of_decisions(scores > cuts[:, None], is_member, unit, group, has_score=there)
+    flat, truth = scores[there], np.asarray(is_member)[there]
+    chosen = roc.tpr_at_fpr(flat, truth, fpr)
+    few, many = (roc.tpr_at_fpr(flat, truth, level).value for level in (fpr / 2, min(2 * fpr, 1.0)))
+    steepness = (many - few) / (min(2 * fpr, 1.0) - fpr / 2)
+    tpr, achieved = found["tpr"], found["achieved_fpr"]
+    down, up = steepness * (achieved["value"] - achieved["low"]), steepness * (achieved["high"] - achieved["value"])
+    tpr["low"] = max(0.0, tpr["value"] - float(np.hypot(tpr["value"] - tpr["low"], down)))
+    tpr["high"] = min(1.0, tpr["value"] + float(np.hypot(tpr["high"] - tpr["value"], up)))
+    return {"at_fpr": fpr, **found, "optimistic": {"tpr": chosen.value, "achieved_fpr": chosen.achieved_fpr}}
 
 
 def _clustered(k: int, n: int, effect: float, n_samples: int, confidence: float) -> tuple[float, float]:

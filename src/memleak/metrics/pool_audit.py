@@ -21,7 +21,7 @@ from tqdm import tqdm
 from memleak import artefacts, randomness
 from memleak.attacks import pools
 from memleak.attacks.pools import Models
-from memleak.metrics import calibration, compare, epsilon, exposure, pooled, roc, usage
+from memleak.metrics import calibration, compare, epsilon, exposure, pooled, usage
 from memleak.metrics.intervals import holm, models_for_level, proportion
 
 LEVELS = (0.1, 0.01, 0.001, 0.0001, 0.0)  # false-positive rates that are reported
@@ -160,12 +160,9 @@ class Audited:
         return found
 
     def calibrated(self, folded: np.ndarray, fpr: float) -> dict[str, Any]:
-        """Rates of decisions at thresholds from mock targets; beside them the optimistic ones, of one threshold chosen on the targets."""
+        """Rates at thresholds from mock targets, each target its own."""
         cuts = np.array([threshold_of(self.models, target, folded, fpr)[0] for target in self.rows.tolist()])
-        own = folded[self.rows]
-        found = calibration.rates_of_decisions(own > cuts[:, None], self.truth, self.unit, self.group, has_score=~np.isnan(own))
-        chosen = roc.tpr_at_fpr(own[~np.isnan(own)], self.truth[~np.isnan(own)], fpr)
-        return {"at_fpr": fpr, **found, "optimistic": {"tpr": chosen.value, "achieved_fpr": chosen.achieved_fpr}}
+        return calibration.rates_at_thresholds(folded[self.rows], cuts, self.truth, fpr, self.unit, self.group)
 
     def controls(self, folded: dict[str, np.ndarray]) -> dict[str, Any]:
         """Scores of a target against the membership of an independent model of its fold, which is nobody's reference: AUC 1/2."""
