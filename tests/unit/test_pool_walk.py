@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from memleak import artefacts
 from memleak.attacks import pools
 from memleak.attacks import stage as attacks
-from memleak.metrics import roc
+from memleak.metrics import pool_audit, roc
 
 SCORES = artefacts.POOL_SCORE_COLUMNS[2:]
 
@@ -98,6 +99,18 @@ def test_the_roc_of_every_attack_is_written_headline_first(pool_walk):
     own = curves[curves["subject"] == "lira"]
     assert ((own["low"] <= own["tpr"]) & (own["tpr"] <= own["high"])).all()
     assert pd.read_csv(pool_walk / "plots/small.csv")["tpr"].tolist() == pytest.approx(curves.loc[curves["subject"] == "lira", "tpr"].tolist())
+
+
+def test_a_twin_among_the_references_raises_the_alarm(pool_walk, monkeypatch):
+    """The trap: the complement is a reference again, and the count of IN references is the answer."""
+    samples, _ = pools.read_samples(pool_walk.samples)
+    audit = pool_audit.Audited(pools.read_models(pool_walk.plan, samples["sample_id"].to_numpy()), samples)
+    assert audit.controls({}, [None, 6])["count"]["alarm"] is False
+
+    turn = pools.Models.turn
+    monkeypatch.setattr(pools.Models, "turn", lambda models, target, among, n=None: replace(turn(models, target, among, n), references=np.array([row for row in range(12) if row != target])))  # fmt: skip
+
+    assert audit.controls({}, [None])["count"]["alarm"] is True
 
 
 def test_mislabelled_canaries_refute_a_small_epsilon(coins):

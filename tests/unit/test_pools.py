@@ -8,8 +8,7 @@ import pytest
 from memleak import artefacts
 from memleak.artefacts import ArtefactError
 from memleak.attacks import pools
-from memleak.attacks.pools import Models
-from memleak.attacks.stage import turns_of
+from memleak.attacks.pools import Models, turns_of
 from memleak.designs import Roster
 from memleak.signals import stage as signals
 

@@ -65,6 +65,19 @@ class Models:
         return Turn(target, np.sort(rows))
 
 
+def turns_of(models: Models, n_references: int | None) -> dict[str, list[Turn]]:
+    """For each column of a score table, which model is scored with which references."""
+    fold, everyone = models.fold, np.ones(len(models.unit), dtype=bool)
+    whole = [models.turn(target, everyone, n_references) for target in models.targets.tolist()]
+    in_folds = np.flatnonzero(np.isin(fold, fold[models.targets]) & (fold >= 0))
+    turns = {"score": whole, "folded": [models.turn(row, fold != fold[row], n_references) for row in in_folds.tolist()], "odd": [], "even": []}
+    for turn in whole:
+        units = np.unique(models.unit[turn.references])
+        for name, half in (("odd", units[1::2]), ("even", units[::2])):
+            turns[name].append(Turn(turn.target, turn.references[np.isin(models.unit[turn.references], half)]))
+    return turns
+
+
 def read_models(plan_path: Path, sample_id: np.ndarray) -> Models:
     """Who trained on which of some samples."""
     plan = artefacts.read_table(plan_path, artefacts.PLAN_COLUMNS)

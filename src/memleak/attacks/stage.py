@@ -50,7 +50,7 @@ def _score_pool(
     """
     needs = needs_of(options)
     pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
-    every, columns, scorer = turns_of(models, attack.get("references")), {}, _scorer(attack["name"])
+    every, columns, scorer = pools.turns_of(models, attack.get("references")), {}, _scorer(attack["name"])
     for name, turns in tqdm(every.items(), desc=attack["id"], unit="set of references", disable=None):
         columns[name] = np.full(models.is_member.shape, np.nan)
         at_once = max(1, SCORES_AT_ONCE // len(models.is_member[0]))
@@ -69,19 +69,6 @@ def _score_pool(
         "n_references_of_mocks": min((len(turn.references) for turn in every["folded"] if needs.inside or needs.outside), default=0),
     }
     return _write_pool_scores(output, models, columns, np.asarray(pool.sample_id), facts)
-
-
-def turns_of(models: Models, n_references: int | None) -> dict[str, list[Turn]]:
-    """For each column of a score table, which model is scored with which references."""
-    fold, everyone = models.fold, np.ones(len(models.unit), dtype=bool)
-    whole = [models.turn(target, everyone, n_references) for target in models.targets.tolist()]
-    in_folds = np.flatnonzero(np.isin(fold, fold[models.targets]) & (fold >= 0))
-    turns = {"score": whole, "folded": [models.turn(row, fold != fold[row], n_references) for row in in_folds.tolist()], "odd": [], "even": []}
-    for turn in whole:
-        units = np.unique(models.unit[turn.references])
-        for name, half in (("odd", units[1::2]), ("even", units[::2])):
-            turns[name].append(Turn(turn.target, turn.references[np.isin(models.unit[turn.references], half)]))
-    return turns
 
 
 def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:

@@ -108,7 +108,9 @@ def measure(
         "comparison": compare.against_headline(own, headline, audit.truth, audit.unit, audit.group) if len(own) > 1 else {},
         "agreement": {name: calibration.agreement(own[headline], scores, audit.unit) for name, scores in own.items() if name != headline},
         "classes": pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
-        "controls": audit.controls({name: found["folded"] for name, found in columns.items()}),
+        "controls": audit.controls(
+            {name: found["folded"] for name, found in columns.items()}, [fitted["attack"].get("references") for fitted in thresholds.values()]
+        ),
         "exposure": audit.exposure_summary(exposed, thresholds[headline]["attack"]["alpha"]),
         "usage": audit.usage(columns[headline]["score"], plan["seed"]),
         "epsilon": audit.epsilon(own[headline], plan["design"]["kind"], settings["epsilon"]),
@@ -164,21 +166,27 @@ class Audited:
         cuts = np.array([threshold_of(self.models, target, folded, fpr)[0] for target in self.rows.tolist()])
         return calibration.rates_at_thresholds(folded[self.rows], cuts, self.truth, fpr, self.unit, self.group)
 
-    def controls(self, folded: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Scores of a target against the membership of an independent model of its fold, which is nobody's reference: AUC 1/2."""
+    def controls(self, folded: dict[str, np.ndarray], n_references: Sequence[int | None]) -> dict[str, Any]:
+        """What must find nothing, each with one Holm-corrected p over all that is tested.
+
+        `null`: a target's scores against the membership of an independent model of its fold, which is nobody's
+        reference. `count`: the number of IN references of a sample against the target's own membership; where it tells
+        anything, the references were not chosen blindly, and no figure can be believed.
+        """
         pairs = [(target, int(mocks[0])) for target in self.rows.tolist() if len(mocks := self.models.mocks(target))]
-        found = {}
+        nulls = {}
         for name, scores in folded.items():
             known = [(target, mock) for target, mock in pairs if not np.isnan(scores[target]).all()]
             if known:
                 targets, mocks = np.array(known).T
-                null = calibration.null(scores[targets], self.models.is_member[mocks], self.models.unit[targets], self.group)
-                found[name] = {key: null[key] for key in ("p", "auc")} | {"n_tests": len(targets)}
-        if not found:
-            return {"null": None}
-        corrected = holm([one["p"] for one in found.values()])
-        p = float(corrected.min())
-        return {"null": {"p": p, "alarm": p <= calibration.ALARM, "attacks": found}}
+                nulls[name] = calibration.null(scores[targets], self.models.is_member[mocks], self.models.unit[targets], self.group)
+        counts = {str(n): self._counts(n) for n in set(n_references) if len(self.models.units) > 1}
+        return {"null": _worst(nulls, len(pairs)), "count": _worst(counts, len(self.rows))}
+
+    def _counts(self, n_references: int | None) -> dict[str, Any]:
+        turns = pools.turns_of(self.models, n_references)["score"]
+        counts = np.stack([self.models.is_member[turn.references].sum(axis=0) for turn in turns])
+        return calibration.null(counts, self.models.is_member[[turn.target for turn in turns]], self.unit, self.group)
 
     def exposure(self, folded: np.ndarray, fitted: dict[str, Any]) -> pd.DataFrame:
         """How often each sample is found, one row a sample, the most exposed first; no row where there are no mock targets."""
@@ -245,3 +253,16 @@ class Audited:
             "strategy": settings["strategy"],
             "runs": runs,
         }
+
+
+def _worst(found: dict[str, dict[str, Any]], n_tests: int) -> dict[str, Any] | None:
+    """The least p of several nulls, corrected for their number; None where none could be made."""
+    if not found:
+        return None
+    p = float(holm([one["p"] for one in found.values()]).min())
+    return {
+        "p": p,
+        "alarm": p <= calibration.ALARM,
+        "n_tests": n_tests,
+        "attacks": {name: {key: one[key] for key in ("p", "auc")} for name, one in found.items()},
+    }

@@ -83,7 +83,7 @@ def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
-    if any((controls.get(control) or {}).get("alarm") for control in ("null", "level")):
+    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level")):
         return "A control of the audit failed, so its rates cannot be believed; see the alarm."
     return None
 
@@ -181,7 +181,12 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
     found, null = [], metrics["controls"]["null"]
     if null and null["alarm"]:
         found.append(
-            f"ALARM: scores of the headline attack know who was in the training set of a model that has nothing to do with the target (p = {null['p']:.2g}): the attack or its references give the answer away."
+            f"ALARM: scores know who was in the training set of a model that has nothing to do with the target (p = {null['p']:.2g}): the attack or its references give the answer away."
+        )
+    count = metrics["controls"].get("count")
+    if count and count["alarm"]:
+        found.append(
+            f"ALARM: how many references trained on a record tells whether the target did (p = {count['p']:.2g}): a target's twin is among its references."
         )
     headline = metrics["attacks"][metrics["headline"]]
     if headline["auc"]["high"] < 0.5:
