@@ -17,17 +17,15 @@ from memleak.designs.tasks import N_TEST, Records, Roster, Task, pool_of
 
 
 @dataclass(frozen=True)
-class Complements:
-    """A run of models of the design `halves`."""
+class _Run:
+    """Models `first` to `last` of a design, named one after the other."""
 
     seed: int
     first: int
     last: int  # exclusive
-    pool: int | None = None
-    kind: str = "halves"
 
     def model_id(self, model: int) -> str:
-        return f"halves{f'-p{self.pool}' if self.pool else ''}-s{self.seed}-m{model:04d}"
+        raise NotImplementedError
 
     @property
     def name(self) -> str:
@@ -35,6 +33,17 @@ class Complements:
 
     def model_ids(self) -> list[str]:
         return [self.model_id(model) for model in range(self.first, self.last)]
+
+
+@dataclass(frozen=True)
+class Complements(_Run):
+    """A run of models of the design `halves`."""
+
+    pool: int | None = None
+    kind: str = "halves"
+
+    def model_id(self, model: int) -> str:
+        return f"halves{f'-p{self.pool}' if self.pool else ''}-s{self.seed}-m{model:04d}"
 
     def tasks(self, records: Records) -> list[Task]:
         """The trainings: halves of the pool's groups, since equal records go together."""
@@ -53,12 +62,9 @@ class Complements:
 
 
 @dataclass(frozen=True)
-class Coins:
+class Coins(_Run):
     """A run of models of the design `canaries`."""
 
-    seed: int
-    first: int
-    last: int  # exclusive
     canaries: int
     subset_size: int
     mislabelled: bool = False
@@ -68,13 +74,6 @@ class Coins:
     def model_id(self, model: int) -> str:
         which = f"{'wrong' if self.mislabelled else 'canaries'}-c{self.canaries}"
         return f"{which}{f'-p{self.pool}' if self.pool else ''}-n{self.subset_size}-s{self.seed}-m{model:04d}"
-
-    @property
-    def name(self) -> str:
-        return f"{self.model_id(self.first)}-{self.last:04d}"
-
-    def model_ids(self) -> list[str]:
-        return [self.model_id(model) for model in range(self.first, self.last)]
 
     def tasks(self, records: Records) -> list[Task]:
         """The trainings: the base, and those canaries whose coin fell so."""
