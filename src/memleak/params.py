@@ -272,7 +272,8 @@ class Audit(Frozen):
             raise ValueError(f"{where}.references: {references} asked for; models come in complementary twos, so give an even number")
         if needs is None:
             return
-        least = 2 * max(needs.inside, needs.outside) if isinstance(self.design, Halves) else needs.inside + needs.outside
+        of_kinds = 2 * max(needs.inside, needs.outside) if isinstance(self.design, Halves) else needs.inside + needs.outside
+        least = max(of_kinds, needs.references)
         if (there if references is None else references) < least:
             raise ValueError(
                 f"{where}: {least} reference models are needed, each target has {there if references is None else references}; add models"

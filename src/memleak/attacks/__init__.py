@@ -41,6 +41,12 @@ class Needs:
     population: bool = False
     inside: int = 0  # IN references of every sample, at least
     outside: int = 0  # OUT references of every sample, at least
+    references: int = 0  # reference models at all, at least
+
+    @property
+    def has_references(self) -> bool:
+        """Whether reference models are needed, of whatever kind."""
+        return max(self.inside, self.outside, self.references) > 0
 
 
 @dataclass(frozen=True)

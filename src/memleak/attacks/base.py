@@ -28,7 +28,7 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(("loss",), outside=1 if self.mode == "offline" else 0)
+        return Needs(("loss",), outside=1 if self.mode == "offline" else 0, references=1)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:

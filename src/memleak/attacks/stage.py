@@ -65,8 +65,8 @@ def _score_pool(
             print(f"{attack['id']}: no column '{name}', which leaves some references out: {error}", flush=True)
     facts = {
         "attack": attack,
-        "n_references": len(every["score"][0].references) if needs.inside or needs.outside else 0,
-        "n_references_of_mocks": min((len(turn.references) for turn in every["folded"] if needs.inside or needs.outside), default=0),
+        "n_references": len(every["score"][0].references) if needs.has_references else 0,
+        "n_references_of_mocks": min((len(turn.references) for turn in every["folded"] if needs.has_references), default=0),
     }
     return _write_pool_scores(output, models, columns, np.asarray(pool.sample_id), facts)
 

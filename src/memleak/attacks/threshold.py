@@ -32,7 +32,7 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(signals=(column_of(self.signal),))
+        return Needs(signals=(column_of(self.signal),), references=0 if self.thresholds == "none" else 1)
 
 
 def column_of(signal: SignalName) -> str:
