@@ -15,10 +15,9 @@ resident memory of the process, and the mean AUC of the audited models, so that 
     OMP_NUM_THREADS=1 python benchmarks/from_parquet.py --plot growth.svg
 
 `--plot` measures growth as well, N from a sixteenth of --samples and M from an eighth of --models, and draws it. Slopes
-are those of straight lines through the logarithms of what is needed beyond start-up: 1 where growth is linear, less where
-a part does not grow. An attack that
-needs more than 2 GB ends in MISSED, and the program ends with status 1. The files of the largest audit have 28 bytes a
-(sample, model).
+are those of straight lines through the logarithms of what is needed beyond start-up: 1 where growth is linear, less
+where a part does not grow. An attack that needs more than 2 GB ends in MISSED, and the program ends with status 1. The
+files of the largest audit have 28 bytes a (sample, model).
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ from memleak import artefacts, randomness
 from memleak.attacks import pools
 from memleak.attacks import stage as attacks
 from memleak.designs import Complements, Roster, roster_of
-from memleak.metrics import roc
 
 LIMIT_MB = 2000  # of 10^6 bytes
 N_CLASSES = 10
@@ -159,6 +157,8 @@ class Made:
 
     def auc(self, attack: str) -> float:
         """Mean AUC of the audited models."""
+        from memleak.metrics import roc  # imports scikit-learn, which neither reading nor scoring does
+
         models = pools.read_models(self.plan, self.roster("pool").sample_id)
         is_member = dict(zip(models.model_id[models.targets], models.is_member[models.targets], strict=True))
         groups = artefacts.row_groups(self.file(attack), ["target_id", "score"])  # a model each

@@ -24,8 +24,8 @@ def lira_by_loop(
         pooled = {}
         for inside in (True, False):
             values = [reference[evidence.is_in[:, n] == inside, n, view] for n in range(n_samples)]
-            squares, freedom = sum(float(np.square(v - v.mean()).sum()) for v in values if len(v)), sum(len(v) - 1 for v in values if len(v))
-            pooled[inside] = np.sqrt(squares / freedom) if freedom else np.nan
+            residuals = [v - middle(v) for v in values if len(v)]
+            pooled[inside] = np.concatenate(residuals).std() if residuals else np.nan
         for n in range(n_samples):
             x, densities = target[n, view], {}
             for inside in (True, False):
@@ -52,8 +52,7 @@ def rmia_ratios(evidence: Evidence, mode: str, a: float | None) -> tuple[np.ndar
         assert a is not None
         return p_x / (((1 + a) * mean_out + 1 - a) / 2), p_z / (((1 + a) * ref_z.mean(axis=0) + 1 - a) / 2)
     mean_in = (ref_x * is_in).sum(axis=0) / is_in.sum(axis=0)
-    average_z = ref_z.mean(axis=0) if a is None else ((1 + a) * ref_z.mean(axis=0) + 1 - a) / 2
-    return p_x / ((mean_in + mean_out) / 2), p_z / average_z
+    return p_x / ((mean_in + mean_out) / 2), p_z / ref_z.mean(axis=0)  # whatever `a` says
 
 
 def rmia_by_matrix(

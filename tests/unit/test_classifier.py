@@ -124,22 +124,48 @@ def test_bad_input_is_refused_in_one_sentence(logits, labels, message):
         classifier.all_signals(logits, labels)
 
 
-def test_half_precision_logits_are_read_too():
-    logits = torch.tensor([[2.0, 1.0, 0.5]])
+UNLABELLED = ("confidence", "entropy")
 
-    assert classifier.all_signals(logits.bfloat16(), torch.tensor([1]))["margin"] == classifier.all_signals(logits, torch.tensor([1]))["margin"]
+
+def signal_of(name, logits, labels):
+    """A signal by its name, whether it asks for labels or not."""
+    return getattr(classifier, name)(*((logits,) if name in UNLABELLED else (logits, labels)))
+
+
+@pytest.mark.parametrize("signal", UNLABELLED)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_signals_without_labels_refuse_logits_that_are_not_finite_in_the_same_words(signal, bad):
+    logits = LOGITS.copy()
+    logits[[3, 8], 2] = bad
+
+    with pytest.raises(ValueError, match=r"^2 rows of logits are not finite$"):
+        getattr(classifier, signal)(logits)
+    with pytest.raises(ValueError, match=r"^2 rows of logits are not finite$"):
+        getattr(classifier, signal)(torch.from_numpy(logits).half())
+
+
+@pytest.mark.parametrize("name", ["margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct"])
+def test_all_signals_are_those_of_each_function(name):
+    assert np.array_equal(classifier.all_signals(LOGITS, LABELS)[name], signal_of(name, LOGITS, LABELS))
+
+
+def test_half_precision_logits_are_read_too():
+    logits, label = torch.tensor([[2.0, 1.0, 0.5]]), torch.tensor([1])
+
+    for name in ("margin", *UNLABELLED):
+        assert signal_of(name, logits.bfloat16(), label) == signal_of(name, logits.half(), label) == signal_of(name, logits, label)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("signal", ["margin", "loss", "modified_entropy", "is_correct", "all_signals"])
+@pytest.mark.parametrize("signal", ["margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct", "all_signals"])
 def test_probabilities_are_refused_where_logits_are_expected(signal, dtype):
     probabilities = np.array([softmax(row) for row in LOGITS], dtype=dtype)
     message = "all 200 rows of logits lie in .* and sum to 1, so they are probabilities already; give logits, or the logarithm"
 
     with pytest.raises(ValueError, match=message):
-        getattr(classifier, signal)(probabilities, LABELS)
+        signal_of(signal, probabilities, LABELS)
     with pytest.raises(ValueError, match=message):
-        getattr(classifier, signal)(torch.from_numpy(probabilities).reshape(4, 50, 7), LABELS.reshape(4, 50))
+        signal_of(signal, torch.from_numpy(probabilities).reshape(4, 50, 7), LABELS.reshape(4, 50))
 
 
 def test_saturated_probabilities_are_refused_too():

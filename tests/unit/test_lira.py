@@ -12,7 +12,7 @@ from pytest import approx
 from scipy import special, stats
 from worlds import gaussian_world, perfect_memory_world
 
-from memleak.attacks import AttackError, Evidence, lira
+from memleak.attacks import AttackError, Evidence, Pool, Turn, lira
 from memleak.attacks.lira import Options
 from memleak.metrics import roc
 
@@ -33,6 +33,11 @@ def uneven(models: int = 9, samples: int = 12, views: int = 2, seed: int = 0) ->
     margin = draw.normal(3, 2, (models + 1, samples, views)).astype(np.float32)
     signals = {"margin": margin, "loss": np.logaddexp(0, -margin)}
     return Evidence({k: v[0] for k, v in signals.items()}, {k: v[1:] for k, v in signals.items()}, is_in, sample_id=np.arange(samples) + 40)
+
+
+def arm_of(count: int, squares: np.ndarray) -> lira.Arm:
+    """Samples with these sums of squares about a mean of 0, of `count` references each."""
+    return lira.Arm(np.full(len(squares), float(count)), np.zeros(len(squares)), squares, np.zeros(len(squares)))
 
 
 def mean_tpr(world, options: Options) -> float:
@@ -114,6 +119,61 @@ def test_lira_is_the_loop_over_samples(mode, variance, center, signal):
     assert scores == approx(lira_by_loop(seen, mode, variance, center, signal), rel=1e-8, abs=1e-8)
 
 
+@pytest.mark.parametrize("center", ["mean", "median"])
+def test_pooled_is_the_standard_deviation_of_all_residuals_divided_by_their_number(center):
+    """Each arm and view by its own: np.std of the residuals, however many references a sample has."""
+    seen = uneven(samples=200)
+    margin, reference = (np.asarray(side["margin"], dtype=float) for side in (seen.target, seen.reference))
+    middle = np.mean if center == "mean" else np.median
+    expected = np.zeros(200)
+    for view in range(2):
+        for sign, side in ((1, seen.is_in), (-1, ~seen.is_in)):
+            values = [reference[side[:, n], n, view] for n in range(200)]
+            deviation = np.std(np.concatenate([v - middle(v) for v in values]))
+            expected += sign * stats.norm([middle(v) for v in values], deviation).logpdf(margin[:, view]) / 2
+
+    assert lira.score(seen, Options(variance="pooled", center=center)) == approx(expected, rel=1e-10, abs=1e-10)
+
+
+def test_a_single_sample_is_pooled_to_its_published_variance():
+    """One sample's residuals are the pool: pooled is per sample."""
+    draw = np.random.default_rng(0)
+    alone = evidence([3.0], draw.normal(4, 2, 8), draw.normal(0, 1, 5))
+
+    assert lira.score(alone, Options(variance="pooled")) == approx(lira.score(alone, Options(variance="per_sample")))
+
+
+@pytest.mark.parametrize(("apart", "deviation"), [(200.0, 1e-4), (200.0, 1e-6), (1e4, 1e-4)])
+@pytest.mark.parametrize("variance", ["per_sample", "pooled"])
+@pytest.mark.parametrize("mode", MODES)
+def test_arms_far_apart_keep_the_digits_of_their_small_spreads(apart, deviation, variance, mode):
+    """The tolerance is what float64 leaves of deviations so small at values so large."""
+    draw = np.random.default_rng(0)
+    is_in = np.concatenate([half := draw.random((8, 50)) < 0.5, ~half])
+    margin = np.where(is_in, apart, -apart) + deviation * draw.normal(size=(16, 50))
+    seen = Evidence({"margin": apart + deviation * draw.normal(size=(50, 1))}, {"margin": margin[:, :, None]}, is_in)
+
+    pool = Pool({"margin": np.concatenate([seen.target["margin"][None], seen.reference["margin"]])}, np.concatenate([is_in[:1], is_in]))
+
+    alone = lira.score(seen, Options(mode=mode, variance=variance))
+    in_turn = lira.score_all(pool, [Turn(0, np.arange(1, 17))], Options(mode=mode, variance=variance))[0]
+
+    expected = approx(lira_by_loop(seen, mode, variance), rel=100 * 2.2e-16 * apart / deviation, abs=1e-6)
+    assert alone == expected and in_turn == expected
+
+
+@pytest.mark.parametrize("references", [4, 64, 2000])
+def test_arms_that_are_constant_and_far_apart_have_no_spread(references):
+    """A mean rounds in its last digits, so that residuals about it are not quite 0: they are taken for what they are."""
+    draw = np.random.default_rng(1)
+    levels = draw.normal(3, 9, (2, 30))
+    is_in = np.argsort(draw.random((references, 30)), axis=0) < references // 2
+    seen = Evidence({"margin": levels[0][:, None]}, {"margin": np.where(is_in, *levels)[:, :, None]}, is_in)
+
+    with pytest.raises(AttackError, match="all answer the same"):
+        lira.score(seen, Options(variance="pooled"))
+
+
 @pytest.mark.parametrize("variance", ["per_sample", "pooled", "shrunk"])
 def test_offline_ranks_margins_however_far_out_they_lie(variance):
     """The cdf rounds to 1 above 8.3 standard deviations; the log survival function does not."""
@@ -138,7 +198,7 @@ def test_the_prior_is_found_where_variances_follow_it():
     """Variances of an inverse chi-square with 8 degrees of freedom and scale 4, seen through 6."""
     draw = np.random.default_rng(0)
     variance = 8 * 4 / draw.chisquare(8, 20_000)
-    arms = [lira.Arm(np.full(20_000, 7.0), np.zeros(20_000), variance * draw.chisquare(6, 20_000)) for _ in range(2)]
+    arms = [arm_of(7, variance * draw.chisquare(6, 20_000)) for _ in range(2)]
 
     prior = lira.fit_prior(arms)
 
@@ -149,7 +209,7 @@ def test_the_prior_is_found_where_variances_follow_it():
 
 def test_arms_whose_variances_are_unrelated_share_nothing():
     draw = np.random.default_rng(0)
-    arms = [lira.Arm(np.full(20_000, 7.0), np.zeros(20_000), 8 / draw.chisquare(8, 20_000) * draw.chisquare(6, 20_000)) for _ in range(2)]
+    arms = [arm_of(7, 8 / draw.chisquare(8, 20_000) * draw.chisquare(6, 20_000)) for _ in range(2)]
     prior = lira.fit_prior(arms)
 
     own = lira.shrunken([arms[0]])[0]  # Smyth's formula, by one arm alone
@@ -161,7 +221,7 @@ def test_arms_whose_variances_are_unrelated_share_nothing():
 
 def test_one_arm_alone_is_shrunk_by_smyths_formula():
     draw = np.random.default_rng(0)
-    arm = lira.Arm(np.full(500, 5.0), np.zeros(500), 5 / draw.chisquare(5, 500) * draw.chisquare(4, 500))
+    arm = arm_of(5, 5 / draw.chisquare(5, 500) * draw.chisquare(4, 500))
     prior = lira.fit_prior([arm])
     d0, s0 = 1 / prior.width, prior.scale[0]
 
@@ -170,7 +230,7 @@ def test_one_arm_alone_is_shrunk_by_smyths_formula():
 
 def test_equal_variances_are_pooled():
     draw = np.random.default_rng(3)
-    arm = lira.Arm(np.full(5000, 9.0), np.zeros(5000), draw.chisquare(8, 5000))
+    arm = arm_of(9, draw.chisquare(8, 5000))
 
     assert lira.shrunken([arm])[0] == approx(np.ones(5000), rel=0.1)
 
@@ -187,7 +247,6 @@ def test_a_single_record_falls_back_to_its_own_variance():
     expected = stats.norm(inside.mean(), inside.std(ddof=1)).logpdf(3) - stats.norm(outside.mean(), outside.std(ddof=1)).logpdf(3)
 
     assert lira.score(evidence([3.0], inside, outside), Options()) == approx(expected)
-    assert lira.score(evidence([3.0], inside, outside), Options(variance="pooled")) == approx(expected)
 
 
 def test_shrunk_comes_to_per_sample_as_references_grow():

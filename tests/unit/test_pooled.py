@@ -124,6 +124,42 @@ def test_the_intervals_cover(of_unit, of_sample, monkeypatch):
     assert (np.mean(held, axis=0) >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / n)).all()
 
 
+def one_target(samples: int, distance: float, seed: int):
+    draw, is_member = np.random.default_rng(seed), (np.arange(2 * samples) < samples)[None]
+    return draw.normal(size=is_member.shape) + distance * is_member, is_member
+
+
+@pytest.mark.parametrize(("distance", "world"), [
+    *((distance, lambda seed, d=distance, n=n: one_target(n, d, seed)) for n in (250, 2500) for distance in (0.0, 1.0, 4.0)),
+    *((distance, lambda seed, d=distance: halves(16, 300, d, 0.3, 0.5, seed)) for distance in (0.0, 1.0)),
+])  # fmt: skip
+def test_the_interval_of_the_advantage_covers_though_the_threshold_is_chosen(distance, world):
+    """The best threshold lies midway: advantage 2 Phi(d / 2) - 1. On noise an interval at the threshold as given misses 0 in 13-26 %."""
+    truth, n, held = 2 * norm.cdf(distance / 2) - 1, 200, []
+    for seed in range(n):
+        accuracy, advantage = pooled.best_threshold(pooled.pool(*world(seed)))
+        held.append(advantage["low"] <= truth <= advantage["high"])
+        assert (accuracy["low"], accuracy["high"]) == approx(((1 + advantage["low"]) / 2, (1 + advantage["high"]) / 2))
+
+    assert np.mean(held) >= 0.93 - 2 * np.sqrt(0.93 * 0.07 / n)
+
+
+def test_the_excess_of_the_best_threshold_by_hand():
+    """On noise Smirnov's bound; of two values the one threshold as given; of a large leak less than the bound."""
+    draw, n = np.random.default_rng(0), 2000
+    found, bound = [], np.sqrt(-np.log(0.025) / 2) * np.sqrt(2 / n)
+    for distance, decimals in ((0.0, 8), (4.0, 8)):
+        scores, truth = one_target(n, distance, 0)
+        one = pooled.pool(scores.round(decimals), truth)
+        found.append(pooled.excess(one, one.members_above / n - one.others_above / n, 1.0, 0.95))
+    truth = (np.arange(2 * n) < n)[None]
+    accuracy = pooled.best_threshold(pooled.pool((draw.random((1, 2 * n)) < 0.6 + 0.2 * truth).astype(float), truth))[1]
+
+    assert found[0] == approx(bound, rel=0.01) and 0.2 * bound < found[1] < 0.5 * bound
+    assert accuracy["value"] - accuracy["low"] == approx(accuracy["high"] - accuracy["value"])
+    assert pooled.excess(one, one.members_above / n - one.others_above / n, 4.0, 0.95) >= 2 * found[1]
+
+
 def test_the_variance_of_a_mean_by_hand():
     """2 units x 2 groups, influences 1, 1, -1, -1 by unit: units add 2 * 2^2 * 2 / 1, groups nothing, cells 4 * 4 / 3."""
     by_unit, by_group, by_cell = np.array([2.0, -2.0]), np.array([0.0, 0.0]), np.array([1.0, 1.0, -1.0, -1.0])
@@ -164,7 +200,9 @@ def test_the_band_of_the_curve_rises_and_holds_it(decimals, monkeypatch):
     scores, truth, unit = halves(8, 150, of_sample=0.5)
     points = pooled.curve_band(scores.round(decimals), truth, unit)
 
-    assert list(points.columns) == ["fpr", "tpr", "low", "high", "certified"] and len(points) == pooled.N_POINTS
+    assert (
+        list(points.columns) == ["fpr", "tpr", "low", "high", "certified"] and len(points) == pooled.N_POINTS - 1 + 20
+    )  # even on a log scale, on a linear one
     for column in ("fpr", "tpr", "low", "high"):
         assert (np.diff(points[column]) >= 0).all()
     assert ((points["low"] <= points["tpr"]) & (points["tpr"] <= points["high"])).all()

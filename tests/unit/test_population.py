@@ -1,4 +1,4 @@
-"""Attack-P: mid-ranks among records that nobody trained on."""
+"""Attack-P: shares of the records that nobody trained on."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ def evidence(loss, others, signal: str = "loss", **ids) -> Evidence:
     return Evidence({signal: loss}, {}, np.zeros((0, len(loss)), dtype=bool), {signal: others}, **ids)
 
 
-def test_the_score_is_the_mid_rank_among_the_population():
+def test_the_score_is_the_share_of_the_population_that_is_less_like_a_member_with_half_of_the_ties():
     """Of losses 1, 2, 2, 3: above 2.5 lies one, above 2 one and two ties, above 0 all."""
     scores = population.score(evidence([[2.5], [2.0], [0.0], [9.0]], [[1.0], [2.0], [2.0], [3.0]]), Options())
 
-    assert scores == approx(np.array([1 + 0.5, 1 + 1 + 0.5, 4 + 0.5, 0 + 0.5]) / 5)
+    assert scores == approx([1 / 4, (1 + 2 / 2) / 4, 1, 0])
 
 
 @pytest.mark.parametrize(("signal", "best"), [("loss", 0), ("margin", 1), ("confidence", 1), ("entropy", 0), ("modified_entropy", 0)])
 def test_every_signal_is_ranked_by_its_sign(signal, best):
-    scores = population.score(evidence([[0.0], [1.0]], [[0.2], [0.8]], signal), Options(signal=signal))
+    scores = population.score(evidence([[0.0], [1.0], [0.5]], [[0.2], [0.8]], signal), Options(signal=signal))
 
-    assert scores[best] == approx(2.5 / 3) and scores[1 - best] == approx(0.5 / 3)
+    assert scores[best] == 1 and scores[1 - best] == 0 and scores[2] == 0.5
 
 
-def test_ranks_are_averaged_over_views():
-    scores = population.score(evidence([[0.0, 9.0], [0.0, 0.0]], [[1.0, 1.0]]), Options())
+def test_shares_are_averaged_over_views():
+    scores = population.score(evidence([[0.0, 9.0], [0.0, 0.0], [1.0, 9.0]], [[1.0, 1.0]]), Options())
 
-    assert scores == approx([0.5, 0.75])
+    assert scores == approx([0.5, 1.0, 0.25])
 
 
 def test_a_sample_of_the_population_is_not_compared_with_itself():
     together = evidence([[2.0], [5.0]], [[5.0], [2.0], [2.0]], sample_id=np.array([7, 8]), population_id=np.array([8, 7, 6]))
     apart = population.score(evidence([[2.0]], [[5.0], [2.0]]), Options())
 
-    assert population.score(together, Options()) == approx([apart[0], 0.5 / 3])
+    assert apart == approx([0.75])
+    assert population.score(together, Options()) == approx([apart[0], 0.0])
 
 
 def test_one_target_has_the_roc_of_the_loss():

@@ -37,10 +37,7 @@ def typical(loss: np.ndarray, is_in: np.ndarray | None, options: Options) -> np.
     belief = -loss if options.space == "log" else np.exp(-loss)
     outside = belief.mean() if is_in is None else belief[~is_in].mean()
     if options.mode == "online":
-        if is_in is not None:
-            return (belief[is_in].mean() + outside) / 2
-        if options.a is None:
-            return outside
+        return outside if is_in is None else (belief[is_in].mean() + outside) / 2
     assert isinstance(options.a, float)
     return (1 + options.a) / 2 * outside if options.space == "log" else ((1 + options.a) * outside + (1 - options.a)) / 2
 
@@ -217,8 +214,59 @@ def test_scores_with_a_tuned_are_those_with_the_tuned_value_given():
     a = rmia.tune(evidence, Options())
 
     assert np.array_equal(rmia.score(evidence, Options()), rmia.score(evidence, Options(a=a)))
-    assert np.array_equal(rmia.score(evidence, Options(mode="online", a="tune")), rmia.score(evidence, Options(mode="online", a=a)))
     assert not np.array_equal(rmia.score(evidence, Options(a=a)), rmia.score(evidence, Options(a=1.0 - a)))
+
+
+@pytest.mark.parametrize("a", [0.0, 0.3, 1.0, "tune"])
+def test_online_a_plays_no_role(a):
+    """With two references nothing could be tuned: online nothing is."""
+    for evidence in (small(), small(models=2)):
+        assert np.array_equal(rmia.score(evidence, Options(mode="online", a=a)), rmia.score(evidence, Options(mode="online")))
+
+
+def with_loss(evidence: Evidence, model: slice | int, sample: slice | int, loss: float) -> Evidence:
+    """The evidence in which these references have this loss on these samples, where they did not train on them."""
+    losses = np.asarray(evidence.reference["loss"], dtype=float).copy()
+    losses[model, sample][~evidence.is_in[model, sample]] = loss
+    return replace(evidence, reference={"loss": losses})
+
+
+def diverged(samples: int) -> Evidence:
+    """Perfect memory, in which the larger `a` the better; all OUT references of some samples have losses of 800 nats."""
+    draw = np.random.default_rng(0)
+    is_in = np.concatenate([half := draw.random((4, 60)) < 0.5, ~half])
+    hard = draw.uniform(2, 9, 60)
+    loss = np.where(is_in, hard - 0.3, hard) + 0.01 * draw.normal(size=(8, 60))
+    population = {"loss": draw.uniform(2, 9, (20, 1))}
+    found = Evidence({"loss": loss[0][:, None]}, {"loss": loss[:, :, None]}, is_in, population, {"loss": draw.uniform(2, 9, (8, 20, 1))})
+    return with_loss(found, slice(None), slice(0, samples), 800.0)
+
+
+def test_an_a_with_which_a_probability_rounds_to_zero_is_out_of_the_running():
+    """At a = 1 alone P is 0, where all OUT references of a sample diverged: the best of the others is taken, not an error."""
+    assert rmia.tune(diverged(0), Options()) == 1.0
+
+    a = rmia.tune(diverged(1), Options())
+
+    assert 0.5 < a < 1.0
+    assert np.array_equal(rmia.score(diverged(1), Options()), rmia.score(diverged(1), Options(a=a)))
+    with pytest.raises(AttackError, match="give 1 of 60 samples a probability that rounds to 0"):
+        rmia.score(diverged(1), Options(a=1.0))
+
+
+def test_the_tuning_does_not_stop_at_a_reference_that_diverged_alone():
+    """Its OUT samples have P of 0 where it is the only reference left to them."""
+    evidence = small(models=4, rounded=False)
+
+    a = rmia.tune(with_loss(evidence, 3, slice(None), 900.0), Options())
+
+    assert 0.0 <= a < 1.0
+
+
+def test_no_a_that_is_left_is_an_error():
+    """Losses of -800 are no losses: their probabilities are infinite whatever a."""
+    with np.errstate(over="ignore"), pytest.raises(AttackError, match="so that no ratio can be formed; use space: log"):
+        rmia.tune(with_loss(small(rounded=False), slice(None), 7, -800.0), Options())
 
 
 def test_of_values_as_good_the_smallest_is_taken():
@@ -260,7 +308,7 @@ def test_the_complement_of_a_mock_target_is_not_its_reference():
 # -- all targets of a pool --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [*GIVEN, Options(), Options(mode="online", a="tune")], ids=name_of)
+@pytest.mark.parametrize("options", [*GIVEN, Options()], ids=name_of)
 @pytest.mark.parametrize("chunk", [1, 700, 10**9])
 def test_all_targets_at_once_have_the_scores_of_each_alone(options, chunk, monkeypatch):
     world = gaussian_world(separation=1.0, models=8, samples=60, seed=5, population=40, views=3)
@@ -334,6 +382,18 @@ def test_a_population_that_is_the_sample_alone_is_refused():
         rmia.score(replace(evidence, **alone, population_id=np.array([140])), Options(a=0.3))
 
 
+def test_a_population_of_other_models_is_refused_with_both_numbers():
+    world = gaussian_world(separation=1.0, models=8, samples=20, seed=0, population=10)
+    fewer = {name: values[:-1] for name, values in world.pool.population.items()}
+    message = "{} models were asked about the population, is_in has {} rows; .* query the population with each"
+
+    for options in (Options(a=0.3), Options(), Options(mode="online")):
+        with pytest.raises(AttackError, match=message.format(5, 6)):
+            rmia.score(replace(world.evidence, population_reference={k: v[:-1] for k, v in world.evidence.population_reference.items()}), options)
+        with pytest.raises(AttackError, match=message.format(7, 8)):
+            rmia.score_all(replace(world.pool, population=fewer), world.turns, options)
+
+
 def test_too_few_references_to_tune_a_are_counted():
     with pytest.raises(AttackError, match="has 1 OUT references of 2, at least 2 are needed; train more reference models"):
         rmia.score(small(models=2), Options())
@@ -386,4 +446,4 @@ def test_options_out_of_range_are_refused(wrong):
 def test_options_say_what_they_need():
     assert Options().needs.inside == 0 and Options(mode="online").needs.inside == 1
     assert Options().needs.population and Options().needs.signals == ("loss",) and Options().needs.outside == 2
-    assert Options(a=0.3).needs.outside == 1
+    assert Options(a=0.3).needs.outside == 1 and Options(mode="online", a="tune").needs.outside == 1

@@ -18,7 +18,7 @@ from memleak.attacks.estimate import Comparison
 from memleak.params import Frozen
 
 KEPT_VALUES = 4_000_000  # values of one statistic, [T, N, Q], held for a block of targets: 32 MB
-ROUNDING = 1e-14  # a sum of squares that is this share of its terms is what rounding left of zero
+ROUNDING = 1e-12  # a standard deviation that is this share of the mean is what rounding left of zero
 
 
 class Options(Frozen):
@@ -40,8 +40,9 @@ class Arm:
     """What the IN or the OUT references say of each sample: [N], or [T, N, Q] for many targets and views."""
 
     count: np.ndarray
-    center: np.ndarray
+    mean: np.ndarray
     squares: np.ndarray  # sum of squared residuals about the mean
+    center: np.ndarray  # the mean or the median
 
     @property
     def freedom(self) -> np.ndarray:
@@ -50,21 +51,34 @@ class Arm:
 
     @property
     def pooled(self) -> float:
-        """The variance of all residuals."""
+        """The variance of all residuals about their centres, divided by their number."""
+        beside = self.mean - self.center
+        total = self.count.sum()
+        return float((self.squares + self.count * beside**2).sum() / total - ((self.count * beside).sum() / total) ** 2)
+
+    @property
+    def corrected(self) -> float:
+        """The variance of all residuals about their means, divided by their degrees of freedom."""
         return float(self.squares.sum() / max(self.freedom.sum(), 1))
 
     def of(self, turn: int, view: int) -> Arm:
         """One target and view."""
-        return Arm(self.count[turn, :, 0], self.center[turn, :, view], self.squares[turn, :, view])
+        return Arm(self.count[turn, :, 0], self.mean[turn, :, view], self.squares[turn, :, view], self.center[turn, :, view])
+
+    def part(self, samples: slice) -> Arm:
+        """A run of samples, to be filled."""
+        return Arm(*(statistic[:, samples] for statistic in (self.count, self.mean, self.squares, self.center)))
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:
     """Log-likelihood ratio of the target's margin under IN and OUT references, [N], in nats; the mean over views.
 
     `offline`: -log P(OUT > margin), one-sided. `offline_two_sided`: -log density of OUT, as the first public code had
-    it: a very low margin counts as a member's. `per_sample` takes each sample's own variance (divided by n, as
-    published), `pooled` one for all; `shrunk` lies between (`shrunken`), and online it also brings the distance of IN
-    and OUT nearer to the usual one (`shrunken_centers`). A single sample has nothing to be shrunk to: its own variance.
+    it: a very low margin counts as a member's. `per_sample` takes each sample's own variance, `pooled` that of an arm's
+    residuals about their centres, over all samples and view by view; both are divided by the number of values, as
+    published. `shrunk` lies between (`shrunken`), from variances divided by their degrees of freedom, and online it
+    also brings the distance of IN and OUT nearer to the usual one (`shrunken_centers`). A single sample has nothing to
+    be shrunk to: its own variance.
     """
     return _score(Comparison.of_evidence(evidence), options)[0]
 
@@ -98,30 +112,34 @@ def _fit(comparison: Comparison, block: slice, options: Options) -> list[Arm]:
     sides = (True, False) if options.mode == "online" else (False,)
     n_views = comparison.n_views(options.signal)
     shape = (block.stop - block.start, comparison.n_samples, n_views)
-    arms = [Arm(np.empty((*shape[:2], 1)), np.empty(shape), np.empty(shape)) for _ in sides]
+    arms = [Arm(np.empty((*shape[:2], 1)), *(np.empty(shape) for _ in range(3))) for _ in sides]
     for samples in comparison.chunks(n_views):
         values = estimate.turned(comparison.of_models(options.signal, samples), options.signal)
-        middle = np.median(values[:: max(1, len(values) // 5)], axis=0)  # near all values, so that their squares lose no digits
+        middle = np.median(values[:: max(1, len(values) // 5)], axis=0)  # models that all say the same are then 0, to the last bit
+        values = values - middle
         for side, arm in zip(sides, arms, strict=True):
-            where = comparison.is_in[:, samples] == side
-            part = Arm(arm.count[:, samples], arm.center[:, samples], arm.squares[:, samples])
-            _fit_chunk(comparison, block, values - middle, where, part, options.center)
-            arm.center[:, samples] += middle
+            part = arm.part(samples)
+            _fit_chunk(comparison, block, values, comparison.is_in[:, samples] == side, part, options.center)
+            part.mean[:] += middle
+            part.center[:] += middle
     return arms
 
 
 def _fit_chunk(comparison: Comparison, block: slice, values: np.ndarray, where: np.ndarray, arm: Arm, center: str) -> None:
-    """Fill one arm from the models [M, n] that `where` names, as far as they are references."""
-    chosen = values * where[:, :, None]
-    arm.count[:] = comparison.over_references(where, block)[:, :, None]
-    sums = comparison.over_references(chosen, block)
-    np.square(chosen, out=chosen)
-    squares = comparison.over_references(chosen, block)
-    count = np.maximum(arm.count, 1)
-    arm.squares[:] = squares - sums * sums / count
-    arm.squares[arm.squares <= ROUNDING * squares] = 0.0
+    """Fill one arm from the models [M, n, Q] that `where` names, as far as they are references.
+
+    Squares are taken about each target's own mean, in a second pass: about a point farther away they would lose digits.
+    """
+    weight = where.astype(np.float64)
+    arm.count[:] = comparison.over_references(weight, block)[:, :, None]
+    arm.mean[:] = comparison.over_references(values * weight[:, :, None], block) / np.maximum(arm.count, 1)
+    for i, is_reference in enumerate(comparison.is_reference[block]):
+        residual = values - arm.mean[i]
+        residual *= (weight * is_reference[:, None])[:, :, None]
+        np.einsum("mnq,mnq->nq", residual, residual, out=arm.squares[i])
+    arm.squares[arm.squares <= arm.count * (ROUNDING * arm.mean) ** 2] = 0.0
     if center == "mean":
-        arm.center[:] = sums / count
+        arm.center[:] = arm.mean
         return
     for i, is_reference in enumerate(comparison.is_reference[block].astype(bool)):
         arm.center[i] = estimate.median_where(values[is_reference], where[is_reference])
@@ -178,12 +196,12 @@ def fit_prior(arms: list[Arm]) -> Prior:
     """
     usable = np.all([(arm.freedom > 0) & (arm.squares > 0) for arm in arms], axis=0)
     if usable.sum() < 2:
-        return Prior(0.0, 0.0, [arm.pooled for arm in arms])
+        return Prior(0.0, 0.0, [arm.corrected for arm in arms])
     half = [arm.freedom[usable] / 2 for arm in arms]
     logs = [np.log(arm.squares[usable] / (2 * h)) - special.digamma(h) + np.log(h) for arm, h in zip(arms, half, strict=True)]
     excess = float(np.mean([x.var(ddof=1) - special.polygamma(1, h).mean() for x, h in zip(logs, half, strict=True)]))
     if excess <= 0:
-        return Prior(0.0, 0.0, [arm.pooled for arm in arms])
+        return Prior(0.0, 0.0, [arm.corrected for arm in arms])
     freedom = 2 * inverse_trigamma(excess)
     shift = special.digamma(freedom / 2) - np.log(freedom / 2)
     common = float(np.clip(np.cov(*logs)[0, 1] / excess, 0, 1)) if len(arms) == 2 else 0.0

@@ -28,8 +28,8 @@ class Options(Frozen):
 def score(evidence: Evidence, options: Options) -> np.ndarray:
     """The share of population points that are less like a member than the sample, [N], between 0 and 1.
 
-    Mid-ranks, (k + half of the ties + 1/2) / (Z + 1), averaged over views. A sample that is itself in the population
-    is not compared with itself. On one target this has the ROC of the signal, but for ties.
+    (k + half of those that are equal) / Z, averaged over views. A sample that is itself in the population is not
+    compared with itself: its Z is one less. On one target this has the ROC of the signal, but for ties.
     """
     require(evidence, options.needs, "population")
     assert evidence.population_target is not None  # `require` has seen to it
@@ -38,7 +38,7 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     refuse_unequal_views(samples.shape[-1], population.shape[-1], "population")
     refuse_constant(np.concatenate([samples, population]), options.signal, "population")
     own = own_position(evidence.sample_id, evidence.population_id, "population")
-    return np.mean([_mid_rank(samples[:, q], population[:, q], own) for q in range(samples.shape[1])], axis=0)
+    return np.mean([_share_below(samples[:, q], population[:, q], own) for q in range(samples.shape[1])], axis=0)
 
 
 def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray:
@@ -47,14 +47,14 @@ def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray
     return np.stack([score(pool.evidence(Turn(turn.target, nobody)), options) for turn in turns])
 
 
-def _mid_rank(samples: np.ndarray, population: np.ndarray, own: np.ndarray | None) -> np.ndarray:
+def _share_below(samples: np.ndarray, population: np.ndarray, own: np.ndarray | None) -> np.ndarray:
     ordered = np.sort(population)
     twice = np.searchsorted(ordered, samples, side="left") + np.searchsorted(ordered, samples, side="right")  # twice k, ties once
     if own is None:
-        return (twice + 1) / (2 * (len(population) + 1))
+        return twice / (2 * len(population))
     itself = population[own]
     twice -= np.where(own >= 0, (itself < samples).astype(int) + (itself <= samples), 0)
-    return (twice + 1) / (2 * (len(population) - (own >= 0) + 1))
+    return twice / (2 * (len(population) - (own >= 0)))
 
 
 def refuse_unequal_views(n_views: int, n_population_views: int, attack: str) -> None:

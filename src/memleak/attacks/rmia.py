@@ -31,7 +31,7 @@ class Options(Frozen):
     mode: Literal["online", "offline"] = Field("offline", description="offline asks for OUT references only")
     gamma: float = Field(1.0, gt=0, description="a sample beats a point whose ratio it exceeds by this factor")
     a: Annotated[float, Field(ge=0, le=1)] | Literal["tune"] | None = Field(
-        None, description="p_in = a p_out + 1 - a; tune: chosen on mock targets among the references (default when offline)"
+        None, description="offline: p_in = a p_out + 1 - a; tune: chosen on mock targets among the references (default); online it plays no role"
     )
     ties: Literal["strict", "inclusive"] = Field("strict", description="is an equal ratio beaten")
     space: Literal["linear", "log"] = Field("linear", description="log for language models: mean log-probabilities over references")
@@ -39,23 +39,25 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        is_tuned = self.a == "tune" or (self.a is None and self.mode == "offline")
-        return Needs(signals=("loss",), population=True, inside=1 if self.mode == "online" else 0, outside=2 if is_tuned else 1)
+        if self.mode == "online":
+            return Needs(signals=("loss",), population=True, inside=1, outside=1)
+        return Needs(signals=("loss",), population=True, outside=2 if self.a in (None, "tune") else 1)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:
     """The share of population points z with r_x > gamma r_z, [N]; r = p_target / P, p = exp(-loss).
 
     P is the sample's probability over models. Offline: ((1 + a) mean OUT + 1 - a) / 2. Online: the mean of mean IN and
-    mean OUT. All references are OUT for z: offline the same formula, online their plain mean, or that formula where `a`
-    is given. `space: log` puts mean logarithms in the place of means. With several views a pair counts where more than
-    half of them say so. A sample that is itself in the population is not compared with itself. A probability over
-    models that rounds to 0 is an error, which `space: log` does not know.
+    mean OUT. All references are OUT for z: offline the same formula, online their plain mean, whatever `a` says: where
+    IN is seen nothing is to be guessed from OUT. `space: log` puts mean logarithms in the place of means. With several
+    views a pair counts where more than half of them say so. A sample that is itself in the population is not compared
+    with itself. A probability over models that rounds to 0 is an error, which `space: log` does not know.
     """
     require(evidence, Needs(("loss",), population=True), "rmia")
     if not evidence.population_target or not evidence.population_reference:
         raise AttackError("rmia: the references' signals of the population are missing; query them, or use the attack population")
     nobody = np.zeros(next(iter(evidence.population_reference.values())).shape[:2], dtype=bool)  # [M, Z]
+    _refuse_other_models(len(nobody), len(evidence.is_in))
     population = Comparison.of_evidence(Evidence(evidence.population_target, evidence.population_reference, nobody))
     own = own_position(evidence.sample_id, evidence.population_id, "rmia")
     return _score(Comparison.of_evidence(evidence), population, own, options)[0]
@@ -67,6 +69,7 @@ def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray
     nobody = np.zeros(next(iter(seen.values())).shape[:2] if seen else (0, 0), dtype=bool)  # [M, Z]
     if not nobody.size:
         raise AttackError("rmia: the population is empty; give the design a smaller pool, so that records stay outside every training set")
+    _refuse_other_models(len(nobody), len(pool.is_in))
     population = Comparison.of_turns(Pool(seen, nobody), turns)
     return _score(Comparison.of_turns(pool, turns), population, own_position(pool.sample_id, pool.population_id, "rmia"), options)
 
@@ -77,6 +80,7 @@ def tune(evidence: Evidence, options: Options) -> float:
     Up to eight references stand for the target in turn. Each is compared with the others but its exact complement,
     whose presence would give the answer away, on up to 10,000 samples. The evidence's target is not looked at. Of
     several as good the smallest is taken: the lower `a`, the further P stays from 0, where noise makes ratios large.
+    An `a` with which some P rounds to 0 (at 1, where all references of a sample diverged) is not chosen.
     """
     return _tuned(_tuning_signals(Comparison.of_evidence(evidence), options), np.arange(len(evidence.is_in)))
 
@@ -105,6 +109,14 @@ def _score(compared: Comparison, population: Comparison, own: np.ndarray | None,
     return scores
 
 
+def _refuse_other_models(n_models: int, n_rows: int) -> None:
+    if n_models != n_rows:
+        raise AttackError(
+            f"rmia: {n_models} models were asked about the population, is_in has {n_rows} rows; "
+            "expected the same models in the same order, query the population with each of them"
+        )
+
+
 def _rows(compared: Comparison, turn: int) -> np.ndarray:
     """The references of a turn."""
     return np.flatnonzero(compared.is_reference[turn])
@@ -112,7 +124,9 @@ def _rows(compared: Comparison, turn: int) -> np.ndarray:
 
 def _levels(compared: Comparison, options: Options) -> list[float | None]:
     """The `a` of each turn; None where P(z) is the plain mean."""
-    if options.a == "tune" or (options.a is None and options.mode == "offline"):
+    if options.mode == "online":
+        return [None] * compared.n_turns
+    if options.a is None or options.a == "tune":
         signals = _tuning_signals(compared, options)
         return [_tuned(signals, _rows(compared, turn)) for turn in range(compared.n_turns)]
     return [options.a] * compared.n_turns
@@ -189,10 +203,15 @@ def _ratio(loss: np.ndarray, typical: np.ndarray, options: Options) -> np.ndarra
 
 def _refuse_vanishing(typical: np.ndarray) -> None:
     if typical.size and typical.min() < LEAST_PROBABILITY:
-        raise AttackError(
-            f"rmia: the references give {int((typical < LEAST_PROBABILITY).any(axis=1).sum())} of {len(typical)} samples a probability that "
-            "rounds to 0 (losses above 708 nats), so that no ratio can be formed; use space: log, or a below 1"
-        )
+        raise _vanishing(typical < LEAST_PROBABILITY)
+
+
+def _vanishing(is_wrong: np.ndarray) -> AttackError:
+    n_samples = np.count_nonzero(is_wrong.reshape(len(is_wrong), -1).any(axis=1))
+    return AttackError(
+        f"rmia: the references give {n_samples} of {len(is_wrong)} samples a probability that rounds to 0 (losses above 708 nats), "
+        "so that no ratio can be formed; use space: log, or a below 1"
+    )
 
 
 def _lifted(ratio: np.ndarray, n_views: int, options: Options) -> np.ndarray:
@@ -260,7 +279,7 @@ def _tuned(signals: _TuningSignals, rows: np.ndarray) -> float:
             f"rmia: none of {len(rows)} references has IN and OUT samples that other references have as OUT, so a cannot be tuned; "
             "give a, for example a: 0.3"
         )
-    return float(GRID[np.mean(aucs, axis=0).argmax()])
+    return float(GRID[np.nanargmax(np.mean(aucs, axis=0))])  # what one mock target cannot be scored with is out of the running
 
 
 def _mocks(signals: _TuningSignals, rows: np.ndarray) -> np.ndarray:
@@ -281,7 +300,10 @@ def _without_complement(is_in: np.ndarray, rows: np.ndarray, mock: int) -> np.nd
 
 
 def _aucs(signals: _TuningSignals, mock: int, rows: np.ndarray) -> np.ndarray | None:
-    """AUC of the mock target's ratio for every `a`, [11]; None where it cannot be told. Samples without OUT references are left out."""
+    """AUC of the mock target's ratio for every `a`, [11]; None where it cannot be told. Samples without OUT references are left out.
+
+    NaN for an `a` with which some P is no positive normal number. A P that is one for any `a` is one for a = 0.
+    """
     n_out = (~signals.is_in[rows]).sum(axis=0)
     seen = n_out > 0
     is_in = signals.is_in[mock][seen]
@@ -289,11 +311,15 @@ def _aucs(signals: _TuningSignals, mock: int, rows: np.ndarray) -> np.ndarray | 
         return None
     outside = (_total(signals.outside, rows)[seen] / n_out[seen][:, None])[:, :, None]  # [n, Q, 1]
     typical = _extrapolated(outside, GRID, signals.options)  # [n, Q, 11]
+    is_lost = np.zeros(len(GRID), dtype=bool)
     if signals.options.space == "linear":
-        _refuse_vanishing(typical.reshape(len(typical), -1))
-        typical = np.log(typical)
+        is_wrong = (typical < LEAST_PROBABILITY) | ~np.isfinite(typical)
+        is_lost = is_wrong.any(axis=(0, 1))
+        if is_lost.all():
+            raise _vanishing(is_wrong)
+        typical = np.log(np.where(is_wrong, 1.0, typical))
     ratio = (-signals.loss[mock][seen][:, :, None] - typical).mean(axis=1)  # [n, 11]
-    return np.array([_auc(of_a, is_in) for of_a in ratio.T])
+    return np.array([np.nan if lost else _auc(of_a, is_in) for of_a, lost in zip(ratio.T, is_lost, strict=True)])
 
 
 def _auc(values: np.ndarray, is_in: np.ndarray) -> float:

@@ -29,7 +29,7 @@ N_DRAWS = (60, 500)  # of each bootstrap: fewest, most; the standard error they 
 BUDGET = 300_000_000  # scores looked at by the bootstraps together, where that leaves the fewest draws
 FEW = 10  # with fewer false positives, or members caught or missed, than these are worth the bootstrap does not cover
 AT_LEAST = 30  # false positives from which the dependence of scores is read, where a level has fewer
-N_POINTS = 60  # of a curve's band
+N_POINTS = 60  # of a curve, evenly on a log scale; some evenly on a linear one come on top
 
 
 @dataclass(frozen=True)
@@ -379,7 +379,9 @@ def _is_few(scores: Pool, allowed: int, caught: int, confidence: float) -> tuple
 def best_threshold(scores: Pool, confidence: float = 0.95) -> tuple[dict[str, Any], dict[str, Any]]:
     """Balanced accuracy and advantage (TPR - FPR) at the threshold that is best for these very scores: optimistic.
 
-    At the maximum, moving the threshold changes nothing to first order, so the interval takes it as given.
+    The interval is for the largest advantage of any threshold in the world the scores are drawn from. Upwards the
+    threshold counts as given; downwards the choice costs what `excess` says, since it profits from noise: without a
+    leak the interval reaches chance.
     """
     n, m = scores.n_others, scores.n_members
     gains = scores.members_above / m - scores.others_above / n
@@ -388,11 +390,39 @@ def best_threshold(scores: Pool, confidence: float = 0.95) -> tuple[dict[str, An
     hit = scores.is_member[:end]
     tpr, fpr = float(hit.sum()) / m, float((~hit).sum()) / n
     added = [(c.hits(hit) - tpr * c.members) / m - (c.hits(~hit) - fpr * c.others) / n for c in scores.clusterings]
-    half = half_width(sums(added), scores.n_units, confidence, tpr * (1 - tpr) / m + fpr * (1 - fpr) / n)
+    alone = tpr * (1 - tpr) / m + fpr * (1 - fpr) / n
+    half = half_width(sums(added), scores.n_units, confidence, alone)
+    design_effect = half**2 / (float(special.ndtri(0.5 + confidence / 2)) ** 2 * alone) if alone > 0 else 1.0
     half = max(half, 3 / min(scores.n_samples, n, m)) if half == 0 else half  # none of n: the rule of three
-    low, value, high = (float(np.clip(x, -1, 1)) for x in (tpr - fpr - half, tpr - fpr, tpr - fpr + half))
+    down = max(half, excess(scores, gains, design_effect, confidence), gaps(_within_gain(scores), tpr - fpr, scores.n_units, confidence)[0])
+    low, value, high = (float(np.clip(x, -1, 1)) for x in (tpr - fpr - down, tpr - fpr, tpr - fpr + half))
     advantage = {"value": value, "low": low, "high": high, "is_optimistic": True}
     return {key: (1 + x) / 2 if key != "is_optimistic" else x for key, x in advantage.items()}, advantage
+
+
+def excess(scores: Pool, gains: np.ndarray, design_effect: float, confidence: float) -> float:
+    """How far above the truth the largest of `gains` (TPR - FPR after each block of equal scores) may lie.
+
+    On noise the gains are a Brownian bridge, whose maximum exceeds x of its largest standard deviations with
+    probability exp(-x^2 / 2) (Smirnov 1939: 1.358 sqrt(1/m + 1/n) at 2.5 %). With a leak only thresholds nearly as good
+    as the best can be the best in truth, and where few members are missed the gains of these spread less. Of few
+    thresholds a normal quantile with Bonferroni's correction is smaller.
+    """
+    n, m, tail = scores.n_others, scores.n_members, (1 - confidence) / 2
+    of_bridge = float(np.sqrt(-2 * np.log(tail)))
+    of_few = float(special.ndtri(1 - tail / max(len(gains) - 1, 1)))
+    tpr, fpr = scores.members_above / m, scores.others_above / n
+    variance = design_effect * (tpr * (1 - tpr) / m + fpr * (1 - fpr) / n)
+    near = gains >= gains.max() - of_bridge * np.sqrt(design_effect * (1 / m + 1 / n))  # twice Smirnov's bound
+    return min(of_bridge, of_few) * float(np.sqrt(variance[near].max()))
+
+
+def _within_gain(scores: Pool) -> float | None:
+    """The largest advantage among scores of one unit, mean over units; profits from noise, so `gaps` errs to the safe side."""
+    if scores.n_units < 2:
+        return None
+    curves = [roc.curve(scores.scores[part], scores.is_member[part]) for part in parts_of_units(scores)]
+    return float(np.mean([np.max(tpr - fpr) for fpr, tpr, _ in curves])) if curves else None
 
 
 def measure(

@@ -20,17 +20,22 @@ def _array(values: Any) -> np.ndarray:
     return np.asarray(values)
 
 
-def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    scores, truth = _array(logits).astype(np.float64), _array(labels)
+def _check_logits(logits: Any) -> np.ndarray:
+    scores = _array(logits).astype(np.float64)
     if scores.ndim < 1 or scores.shape[-1] < 2:
         raise ValueError(f"logits have shape {scores.shape}, expected [..., C] with at least two classes")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).any(axis=-1).sum())} rows of logits are not finite")
+    _refuse_probabilities(scores)
+    return scores
+
+
+def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    scores, truth = _check_logits(logits), _array(labels)
     if truth.shape != scores.shape[:-1] or not np.issubdtype(truth.dtype, np.integer):
         raise ValueError(f"labels have shape {truth.shape} and type {truth.dtype}, expected integers of shape {scores.shape[:-1]}")
     if truth.size and (truth.min() < 0 or truth.max() >= scores.shape[-1]):
         raise ValueError(f"labels go from {truth.min()} to {truth.max()}, expected 0 to {scores.shape[-1] - 1}")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{int((~np.isfinite(scores)).any(axis=-1).sum())} rows of logits are not finite")
-    _refuse_probabilities(scores)
     return scores, truth
 
 
@@ -67,6 +72,23 @@ def _log_complement(logits: np.ndarray, log_p: np.ndarray) -> np.ndarray:
     return np.where(np.arange(logits.shape[-1]) == top[..., None], rest[..., None], direct)
 
 
+def _confidence(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits.max(axis=-1) - logsumexp(logits, axis=-1))
+
+
+def _entropy(logits: np.ndarray) -> np.ndarray:
+    log_p = logits - logsumexp(logits, axis=-1, keepdims=True)
+    return np.maximum(0.0, -(np.exp(log_p) * log_p).sum(axis=-1))
+
+
+def _modified_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    log_p = logits - logsumexp(logits, axis=-1, keepdims=True)
+    log_rest = _log_complement(logits, log_p)
+    is_label = np.arange(logits.shape[-1]) == labels[..., None]
+    terms = np.where(is_label, np.exp(log_rest) * log_p, np.exp(log_p) * log_rest)
+    return np.maximum(0.0, -terms.sum(axis=-1))
+
+
 def margin(logits: Any, labels: Any) -> np.ndarray:
     """z_y - logsumexp of the other logits, in nats: the logit of p_y, exact in saturation.
 
@@ -82,15 +104,12 @@ def loss(logits: Any, labels: Any) -> np.ndarray:
 
 def confidence(logits: Any) -> np.ndarray:
     """The largest probability."""
-    scores = _array(logits).astype(np.float64)
-    return np.exp(scores.max(axis=-1) - logsumexp(scores, axis=-1)).astype(np.float32)
+    return _confidence(_check_logits(logits)).astype(np.float32)
 
 
 def entropy(logits: Any) -> np.ndarray:
     """Shannon entropy of the predicted distribution, in nats."""
-    scores = _array(logits).astype(np.float64)
-    log_p = scores - logsumexp(scores, axis=-1, keepdims=True)
-    return np.maximum(0.0, -(np.exp(log_p) * log_p).sum(axis=-1)).astype(np.float32)
+    return _entropy(_check_logits(logits)).astype(np.float32)
 
 
 def modified_entropy(logits: Any, labels: Any) -> np.ndarray:
@@ -98,12 +117,7 @@ def modified_entropy(logits: Any, labels: Any) -> np.ndarray:
 
     Song and Mittal 2021, "Systematic Evaluation of Privacy Risks of Machine Learning Models".
     """
-    scores, truth = _check(logits, labels)
-    log_p = scores - logsumexp(scores, axis=-1, keepdims=True)
-    log_rest = _log_complement(scores, log_p)
-    is_label = np.arange(scores.shape[-1]) == truth[..., None]
-    terms = np.where(is_label, np.exp(log_rest) * log_p, np.exp(log_p) * log_rest)
-    return np.maximum(0.0, -terms.sum(axis=-1)).astype(np.float32)
+    return _modified_entropy(*_check(logits, labels)).astype(np.float32)
 
 
 def is_correct(logits: Any, labels: Any) -> np.ndarray:
@@ -113,12 +127,14 @@ def is_correct(logits: Any, labels: Any) -> np.ndarray:
 
 
 def all_signals(logits: Any, labels: Any) -> dict[str, np.ndarray]:
-    """Every signal of this module by its column's name."""
-    return {
-        "margin": margin(logits, labels),
-        "loss": loss(logits, labels),
-        "confidence": confidence(logits),
-        "entropy": entropy(logits),
-        "modified_entropy": modified_entropy(logits, labels),
-        "is_correct": is_correct(logits, labels),
+    """Every signal of this module by its column's name; the logits are checked once."""
+    scores, truth = _check(logits, labels)
+    margins = _margin(scores, truth)
+    found = {
+        "margin": margins,
+        "loss": np.logaddexp(0.0, -margins),
+        "confidence": _confidence(scores),
+        "entropy": _entropy(scores),
+        "modified_entropy": _modified_entropy(scores, truth),
     }
+    return {name: values.astype(np.float32) for name, values in found.items()} | {"is_correct": scores.argmax(axis=-1) == truth}
