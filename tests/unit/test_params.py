@@ -49,7 +49,7 @@ BAD = {
     "attack without a name": (f"{AUDIT}/attacks/np-kde", {}, "'name' is missing"),
     "recipe that is not there": (f"{AUDIT}/recipe", "digits-cn", "no recipe is called 'digits-cn' (did you mean 'digits-cnn'?)"),
     "data set that is not there": (f"{AUDIT}/dataset", "cifar", "no dataset is called 'cifar'"),
-    "headline that is not there": (f"{AUDIT}/headline", "lira", "no attack is called 'lira'"),
+    "headline that is not there": (f"{AUDIT}/headline", "rmia", "no attack is called 'rmia'"),
     "source that is not there": ("datasets/digits/source", "nowhere", "there is no file or folder 'nowhere'"),
     "id that leaves its folder": ("datasets/..%2Fx", {"name": "digits"}, "an id has small letters, digits and '-' only"),
     "learning rate that is no number": ("recipes/digits-cnn/learning_rate", None, "learning_rate: should be a valid number"),

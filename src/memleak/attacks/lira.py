@@ -197,15 +197,22 @@ def fit_prior(arms: list[Arm]) -> Prior:
     usable = np.all([(arm.freedom > 0) & (arm.squares > 0) for arm in arms], axis=0)
     if usable.sum() < 2:
         return Prior(0.0, 0.0, [arm.corrected for arm in arms])
-    half = [arm.freedom[usable] / 2 for arm in arms]
-    logs = [np.log(arm.squares[usable] / (2 * h)) - special.digamma(h) + np.log(h) for arm, h in zip(arms, half, strict=True)]
-    excess = float(np.mean([x.var(ddof=1) - special.polygamma(1, h).mean() for x, h in zip(logs, half, strict=True)]))
+    expected = [log_chi_square(arm.freedom[usable]) for arm in arms]
+    logs = [np.log(arm.squares[usable] / arm.freedom[usable]) - mean for arm, (mean, _) in zip(arms, expected, strict=True)]
+    excess = float(np.mean([x.var(ddof=1) - variance.mean() for x, (_, variance) in zip(logs, expected, strict=True)]))
     if excess <= 0:
         return Prior(0.0, 0.0, [arm.corrected for arm in arms])
     freedom = 2 * inverse_trigamma(excess)
     shift = special.digamma(freedom / 2) - np.log(freedom / 2)
     common = float(np.clip(np.cov(*logs)[0, 1] / excess, 0, 1)) if len(arms) == 2 else 0.0
     return Prior(1 / freedom, common, [float(np.exp(x.mean() + shift)) for x in logs])
+
+
+def log_chi_square(freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of the logarithm of a chi-square over its degrees of freedom, [n] each, digamma(d/2) - log(d/2) and trigamma(d/2)."""
+    half = np.arange(1, int(freedom.max()) + 1) / 2  # looked up in a table: trigamma takes longer than all the rest
+    which = freedom.astype(np.int64) - 1
+    return (special.digamma(half) - np.log(half))[which], special.polygamma(1, half)[which]
 
 
 def inverse_trigamma(value: float) -> float:

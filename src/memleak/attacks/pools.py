@@ -86,7 +86,7 @@ def read_models(plan_path: Path, sample_id: np.ndarray) -> Models:
         model_id=plan["model_id"].to_numpy(),
         unit=plan["round"].to_numpy(),
         is_target=plan["is_target"].to_numpy(dtype=bool),
-        is_member=np.stack([np.unpackbits(row)[sample_id] for row in packed]).astype(bool),
+        is_member=np.stack([np.unpackbits(row)[sample_id] for row in packed]).view(bool),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,25 +50,48 @@ def _score_pool(
     """
     needs = needs_of(options)
     pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
-    every, columns, scorer = pools.turns_of(models, attack.get("references")), {}, _scorer(attack["name"])
-    for name, turns in tqdm(every.items(), desc=attack["id"], unit="set of references", disable=None):
-        columns[name] = np.full(models.is_member.shape, np.nan)
-        at_once = max(1, SCORES_AT_ONCE // len(models.is_member[0]))
-        try:
-            for start in range(0, len(turns), at_once):
-                some = turns[start : start + at_once]
-                columns[name][[turn.target for turn in some]] = scorer(pool, some, options)
-        except AttackError as error:
-            if name == "score":
-                raise
-            columns[name][:] = np.nan  # what is made of fewer references is not there, and the page says so
-            print(f"{attack['id']}: no column '{name}', which leaves some references out: {error}", flush=True)
+    every = pools.turns_of(models, attack.get("references"))
     facts = {
         "attack": attack,
         "n_references": len(every["score"][0].references) if needs.has_references else 0,
         "n_references_of_mocks": min((len(turn.references) for turn in every["folded"] if needs.has_references), default=0),
     }
-    return _write_pool_scores(output, models, columns, np.asarray(pool.sample_id), facts)
+    while True:
+        try:
+            scored = _scored(pool, every, _scorer(attack["name"]), options, attack["id"])
+            return _write_pool_scores(output, models, list(every), scored, np.asarray(pool.sample_id), facts)
+        except _TooFew as error:  # what is made of fewer references is left out, and the page says so
+            print(f"{attack['id']}: no column '{error.column}', which leaves some references out: {error}", flush=True)
+            every[error.column] = []
+
+
+class _TooFew(AttackError):
+    """A column of scores that cannot be made of the references that it has."""
+
+    def __init__(self, column: str, error: AttackError) -> None:
+        super().__init__(str(error))
+        self.column = column
+
+
+def _scored(
+    pool: Pool, every: dict[str, list[Turn]], scorer: Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray], options: BaseModel, attack_id: str
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The row of each model that has a turn, and its scores by column, [N] each; some models at a time, so that memory does not grow with M."""
+    rows = sorted({turn.target for turns in every.values() for turn in turns})
+    at_once = max(1, SCORES_AT_ONCE // pool.is_in.shape[1])
+    for start in tqdm(range(0, len(rows), at_once), desc=attack_id, unit="set of targets", disable=None):
+        found: dict[int, dict[str, np.ndarray]] = {row: {} for row in rows[start : start + at_once]}
+        for name, turns in every.items():
+            some = [turn for turn in turns if turn.target in found]
+            try:
+                scores = scorer(pool, some, options) if some else ()
+            except AttackError as error:
+                if name == "score":
+                    raise
+                raise _TooFew(name, error) from error
+            for turn, values in zip(some, scores, strict=True):
+                found[turn.target][name] = values
+        yield from found.items()
 
 
 def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:
@@ -79,20 +102,24 @@ def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray
     return lambda pool, turns, options: score_each(function, pool, turns, options)
 
 
-def _write_pool_scores(output: Path, models: Models, columns: dict[str, np.ndarray], sample_id: np.ndarray, facts: dict[str, Any]) -> int:
-    """One row a (model, sample), for every model that has a score; a row group a model."""
+def _write_pool_scores(
+    output: Path, models: Models, columns: Sequence[str], scored: Iterable[tuple[int, dict[str, np.ndarray]]], sample_id: np.ndarray,
+    facts: dict[str, Any],
+) -> int:  # fmt: skip
+    """One row a (model, sample), for every model that has a score; a row group a model. NaN in a column of which it has none."""
     schema = pa.schema(
         [("target_id", pa.string()), ("sample_id", pa.int64()), *((name, pa.float64()) for name in columns)],
         metadata={"memleak": json.dumps(facts, sort_keys=True)},
     )
-    rows = 0
+    n, rows, none = len(sample_id), 0, np.full(len(sample_id), np.nan)
     with artefacts.atomic(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for row, model_id in enumerate(models.model_id):
-            known = {name: values[row] for name, values in columns.items()}
+        for row, known in scored:
             if all(np.isnan(values).all() for values in known.values()):
                 continue
-            writer.write_table(pa.table({"target_id": [model_id] * len(sample_id), "sample_id": sample_id, **known}, schema=schema))
-            rows += len(sample_id)
+            values = {name: known.get(name, none) for name in columns}
+            table = pa.table({"target_id": pa.repeat(str(models.model_id[row]), n), "sample_id": sample_id, **values}, schema=schema)
+            writer.write_table(table, row_group_size=n)  # the default cuts at 2**20 rows
+            rows += n
     return rows
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from memleak import randomness
-from memleak.designs.tasks import N_TEST, Records, Roster, Task, pool_of
+from memleak.designs.tasks import N_TEST, Records, Roster, Task, is_among, outside_of, pool_of
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Complements(_Run):
     def tasks(self, records: Records) -> list[Task]:
         """The trainings: halves of the pool's groups, since equal records go together."""
         inside = pool_of(len(records.labels), self.pool, self.seed)
-        outside = randomness.generator(self.seed, "test").permutation(np.setdiff1d(np.arange(len(records.labels)), inside))
+        outside = randomness.generator(self.seed, "test").permutation(outside_of(len(records.labels), inside))
         groups = np.unique(records.group_id[inside])
         found = []
         for model in range(self.first, self.last):
             unit, side = divmod(model, 2)
             order = randomness.generator(self.seed, "halves", unit).permutation(groups)
-            is_member = np.isin(records.group_id[inside], order[: (len(order) + unit % 2) // 2]) ^ bool(side)
+            is_member = is_among(records.group_id[inside], order[: (len(order) + unit % 2) // 2]) ^ bool(side)
             rest = np.concatenate([outside, inside[~is_member]])
             key = randomness.derive(self.seed, "half", model)
             found.append(Task(self.model_id(model), unit, "pool", "half", key, inside[is_member], None, None, rest[:N_TEST]))

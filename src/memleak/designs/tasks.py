@@ -94,11 +94,25 @@ def pool_of(n_samples: int, pool: int | None, seed: int) -> np.ndarray:
     return np.sort(randomness.generator(seed, "pool").permutation(n_samples)[:pool])
 
 
+def outside_of(n_samples: int, inside: np.ndarray) -> np.ndarray:
+    """The records that are not among some, sorted."""
+    is_outside = np.ones(n_samples, dtype=bool)
+    is_outside[inside] = False
+    return np.flatnonzero(is_outside)
+
+
+def is_among(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Whether each group [n] is among the chosen ones: a table, which is faster than sorting both."""
+    table = np.zeros(max(groups.max(initial=-1), chosen.max(initial=-1)) + 1, dtype=bool)
+    table[chosen] = True
+    return table[groups]
+
+
 def population_of(records: Records, pool: int | None, n: int | None, seed: int) -> np.ndarray:
     """Records outside the pool that are equal to none in it, sorted, [n]; all of them where n is None."""
     inside = pool_of(len(records.labels), pool, seed)
-    outside = np.setdiff1d(np.arange(len(records.labels)), inside)
-    outside = outside[~np.isin(records.group_id[outside], records.group_id[inside])]
+    outside = outside_of(len(records.labels), inside)
+    outside = outside[~is_among(records.group_id[outside], records.group_id[inside])]
     if n is None:
         return outside
     if n > len(outside):
