@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from memleak.metrics import calibration, compare, pooled, usage
+from memleak.metrics import calibration, clusters, compare, pooled, usage
 
 pytestmark = pytest.mark.long
 N_WORLDS = 400
@@ -75,7 +75,7 @@ def test_pooled_intervals_cover(name):
     world, draw, held, width = WORLDS[name], np.random.default_rng(0), [], []
     truths = [world.auc(), *(world.tpr(f) for f in LEVELS)]
     for _ in range(N_WORLDS):
-        one = pooled.pool(*world.draw(draw))
+        one = clusters.pool(*world.draw(draw))
         found = [pooled.auc(one), *pooled.rates(one, LEVELS)]
         held.append([x["low"] <= truth <= x["high"] for x, truth in zip(found, truths, strict=True)])
         width.append([x["high"] - x["low"] for x in found])
@@ -94,7 +94,7 @@ def test_the_advantage_of_the_best_threshold_covers(name, distance):
         pytest.skip("the advantage, .010, comes of models that differ alone: measured coverage .82, high end too low")
     truth = world.advantage()
     for _ in range(N_WORLDS):
-        found = pooled.best_threshold(pooled.pool(*world.draw(draw)))[1]
+        found = pooled.best_threshold(clusters.pool(*world.draw(draw)))[1]
         held.append(found["low"] <= truth <= found["high"])
         low.append(found["low"])
     print(f"{name:28s} distance {world.distance}: advantage {truth:.3f} held {np.mean(held):.3f} median low {np.median(low):.3f}")

@@ -9,7 +9,7 @@ import pytest
 from pytest import approx
 from scipy.stats import norm
 
-from memleak.metrics import pooled, roc
+from memleak.metrics import clusters, pooled, roc
 
 
 def halves(targets: int, samples: int, distance: float = 1.0, of_unit: float = 0.0, of_sample: float = 0.0, seed: int = 0):
@@ -137,7 +137,7 @@ def test_the_interval_of_the_advantage_covers_though_the_threshold_is_chosen(dis
     """The best threshold lies midway: advantage 2 Phi(d / 2) - 1. On noise an interval at the threshold as given misses 0 in 13-26 %."""
     truth, n, held = 2 * norm.cdf(distance / 2) - 1, 200, []
     for seed in range(n):
-        accuracy, advantage = pooled.best_threshold(pooled.pool(*world(seed)))
+        accuracy, advantage = pooled.best_threshold(clusters.pool(*world(seed)))
         held.append(advantage["low"] <= truth <= advantage["high"])
         assert (accuracy["low"], accuracy["high"]) == approx(((1 + advantage["low"]) / 2, (1 + advantage["high"]) / 2))
 
@@ -150,10 +150,10 @@ def test_the_excess_of_the_best_threshold_by_hand():
     found, bound = [], np.sqrt(-np.log(0.025) / 2) * np.sqrt(2 / n)
     for distance, decimals in ((0.0, 8), (4.0, 8)):
         scores, truth = one_target(n, distance, 0)
-        one = pooled.pool(scores.round(decimals), truth)
+        one = clusters.pool(scores.round(decimals), truth)
         found.append(pooled.excess(one, one.members_above / n - one.others_above / n, 1.0, 0.95))
     truth = (np.arange(2 * n) < n)[None]
-    accuracy = pooled.best_threshold(pooled.pool((draw.random((1, 2 * n)) < 0.6 + 0.2 * truth).astype(float), truth))[1]
+    accuracy = pooled.best_threshold(clusters.pool((draw.random((1, 2 * n)) < 0.6 + 0.2 * truth).astype(float), truth))[1]
 
     assert found[0] == approx(bound, rel=0.01) and 0.2 * bound < found[1] < 0.5 * bound
     assert accuracy["value"] - accuracy["low"] == approx(accuracy["high"] - accuracy["value"])
@@ -164,14 +164,14 @@ def test_the_variance_of_a_mean_by_hand():
     """2 units x 2 groups, influences 1, 1, -1, -1 by unit: units add 2 * 2^2 * 2 / 1, groups nothing, cells 4 * 4 / 3."""
     by_unit, by_group, by_cell = np.array([2.0, -2.0]), np.array([0.0, 0.0]), np.array([1.0, 1.0, -1.0, -1.0])
 
-    assert pooled.sums([by_unit, by_group, by_cell]) == approx([16.0, 0.0, 16 / 3])
-    assert pooled.half_width([16.0, 0.0, 16 / 3], 2, 0.95) == approx(12.706 * 4, rel=1e-3)
-    assert pooled.half_width([16.0, 4.0, 16 / 3], 1, 0.95, independent=1.0) == approx(1.96 * 2, rel=1e-3)
+    assert clusters.sums([by_unit, by_group, by_cell]) == approx([16.0, 0.0, 16 / 3])
+    assert clusters.half_width([16.0, 0.0, 16 / 3], 2, 0.95) == approx(12.706 * 4, rel=1e-3)
+    assert clusters.half_width([16.0, 4.0, 16 / 3], 1, 0.95, independent=1.0) == approx(1.96 * 2, rel=1e-3)
 
 
 def test_auc_influences_are_delongs():
     scores, truth, _ = halves(2, 80)
-    value, influence = pooled.auc_influence(pooled.pool(scores.round(1), truth))
+    value, influence = pooled.auc_influence(clusters.pool(scores.round(1), truth))
     s, m = scores.round(1).ravel(), truth.ravel()
     beats = (s[m][:, None] > s[~m]).astype(float) + 0.5 * (s[m][:, None] == s[~m])
 
@@ -182,13 +182,13 @@ def test_auc_influences_are_delongs():
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_resampling_counts_clusters_as_if_they_were_repeated(which):
     scores, truth, unit = halves(6, 60)
-    one = pooled.pool(scores.round(1), truth, unit, np.arange(60) // 3)
-    clusters = one.clusterings[which]
-    weights = np.random.default_rng(0).integers(0, 3, len(clusters.members))
-    times = weights[clusters.code]
+    one = clusters.pool(scores.round(1), truth, unit, np.arange(60) // 3)
+    own = one.clusterings[which]
+    weights = np.random.default_rng(0).integers(0, 3, len(own.members))
+    times = weights[own.code]
     levels = np.array([0.0, 0.01, 0.1, 0.4])
 
-    found = pooled._weighted_tpr(one, clusters, weights, levels, one.prefix(10))
+    found = pooled._weighted_tpr(one, own, weights, levels, one.prefix(10))
 
     expected = [roc.tpr_at_fpr(np.repeat(one.scores, times), np.repeat(one.is_member, times), f).value for f in levels]
     assert found == approx(expected)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from memleak.metrics import pooled, roc
+from memleak.metrics import clusters, roc
 from memleak.metrics.intervals import clopper_pearson, holm
 
 PRIORS = (0.01, 0.1, 0.5)
@@ -39,14 +39,14 @@ def rates_of_decisions(
     the spread between units holds that of thresholds.
     """
     says = np.asarray(says_member, dtype=np.float64)
-    decided = pooled.pool(says if has_score is None else np.where(has_score, says, np.nan), is_member, unit, group)
+    decided = clusters.pool(says if has_score is None else np.where(has_score, says, np.nan), is_member, unit, group)
     end = int(np.searchsorted(-decided.scores, -0.5))
     counts = int((~decided.is_member[:end]).sum()), int(decided.is_member[:end].sum())
     totals = decided.n_others, decided.n_members
     values = np.array(counts) / totals
 
     def intervals(level: float) -> list[tuple[float, float]]:
-        effects = pooled.design_effects(decided, end, level)
+        effects = clusters.design_effects(decided, end, level)
         return [_clustered(k, n, effect, decided.n_samples, level) for k, n, effect in zip(counts, totals, effects, strict=True)]
 
     outer, inner = intervals(confidence), intervals((1 + confidence) / 2)
@@ -81,7 +81,7 @@ def rates_at_thresholds(
 
 def _clustered(k: int, n: int, effect: float, n_samples: int, confidence: float) -> tuple[float, float]:
     """Clopper-Pearson for clustered decisions; a few hits do not show how they cluster, and are worth no more than distinct samples."""
-    is_few = min(k, n - k) < pooled.AT_LEAST
+    is_few = min(k, n - k) < clusters.AT_LEAST
     worth = max(int(min(n / effect, n_samples if is_few else n)), 1)
     return clopper_pearson(k / n * worth, worth, confidence)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from memleak.metrics import pooled
+from memleak.metrics import clusters, pooled
 from memleak.metrics.intervals import holm
 
 
@@ -64,23 +64,23 @@ def paired_bootstrap(
     if a.shape != b.shape:
         raise ValueError(f"scores of shapes {a.shape} and {b.shape}; the same targets and samples are expected")
     missing = np.isnan(a) | np.isnan(b)
-    first, second = (pooled.pool(np.where(missing, np.nan, x), is_member, unit, group) for x in (a, b))
+    first, second = (clusters.pool(np.where(missing, np.nan, x), is_member, unit, group) for x in (a, b))
     return {"auc": _auc_difference(first, second, confidence), "tpr": {"at_fpr": fpr} | _tpr_difference(first, second, fpr, confidence)}
 
 
-def _auc_difference(a: pooled.Pool, b: pooled.Pool, confidence: float) -> dict[str, float]:
+def _auc_difference(a: clusters.Pool, b: clusters.Pool, confidence: float) -> dict[str, float]:
     (auc_a, of_a), (auc_b, of_b) = pooled.auc_influence(a), pooled.auc_influence(b)
     # a score's difference of influences is summed cell by cell: the two pools hold the same scores in another order
     added = [
         np.bincount(p.code, of_a, minlength=len(p.members)) - np.bincount(q.code, of_b, minlength=len(p.members))
         for p, q in zip(a.clusterings, b.clusterings, strict=True)
     ]
-    variances = pooled.sums(added)
-    half = pooled.half_width(variances, a.n_units, confidence, variances[2])
+    variances = clusters.sums(added)
+    half = clusters.half_width(variances, a.n_units, confidence, variances[2])
     return {"a": auc_a, "b": auc_b} | _difference(auc_a - auc_b, half, a.n_units, confidence)
 
 
-def _tpr_difference(a: pooled.Pool, b: pooled.Pool, fpr: float, confidence: float) -> dict[str, float]:
+def _tpr_difference(a: clusters.Pool, b: clusters.Pool, fpr: float, confidence: float) -> dict[str, float]:
     levels = np.array([fpr])
     values = [int(one.is_member[: one.prefix(np.floor(fpr * one.n_others + 1e-9))].sum()) / one.n_members for one in (a, b)]
     n_draws = pooled.n_draws_for([a, b], levels)
@@ -89,7 +89,7 @@ def _tpr_difference(a: pooled.Pool, b: pooled.Pool, fpr: float, confidence: floa
         tpr = pooled.resampled_tpr([a, b], which, levels, n_draws)[:, :, 0]
         spread.append(float(np.nanvar(tpr[:, 0] - tpr[:, 1])))
     spread[0] *= a.n_units / max(a.n_units - 1, 1)
-    half = pooled.half_width(spread, a.n_units, confidence, spread[2])
+    half = clusters.half_width(spread, a.n_units, confidence, spread[2])
     return {"a": values[0], "b": values[1]} | _difference(values[0] - values[1], half, a.n_units, confidence)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memleak.metrics import pooled, roc
+from memleak.metrics import clusters, pooled, roc
 
 N_LOG, N_LINEAR = 40, 20  # points of the curve, evenly on a log scale and evenly on a linear one
 NAMED = 3  # wrong values that an error shows
@@ -123,7 +123,7 @@ def _check(found: Scores, table: pd.DataFrame, path: Path) -> None:
             )
 
 
-def pool(found: Scores) -> pooled.Pool:
+def pool(found: Scores) -> clusters.Pool:
     """The scores in descending order with their clusters: units are targets, groups are samples."""
     order = np.argsort(-found.score, kind="stable")
     n, truth = len(order), found.is_member[order]
@@ -131,13 +131,13 @@ def pool(found: Scores) -> pooled.Pool:
     samples, n_groups = (np.arange(n), n) if found.sample is None else (found.sample[order], _count(found.sample))
     # a cell is a target and a sample at once: of one target its samples, of several each score
     cells, n_cells = (samples, n_groups) if n_targets == 1 else (np.arange(n), n)
-    return pooled.Pool(
+    return clusters.Pool(
         scores=found.score[order],
         is_member=truth,
         target=targets,
-        units=pooled.Clusters.of(targets, n_targets, truth),
-        groups=pooled.Clusters.of(samples, n_groups, truth),
-        cells=pooled.Clusters.of(cells, n_cells, truth),
+        units=clusters.Clusters.of(targets, n_targets, truth),
+        groups=clusters.Clusters.of(samples, n_groups, truth),
+        cells=clusters.Clusters.of(cells, n_cells, truth),
         n_units=n_targets,
         n_targets=n_targets,
         n_samples=n if n_targets == 1 else n_groups,  # a sample that one target has several scores of counts as often
@@ -165,7 +165,7 @@ def measure(found: Scores, levels: Sequence[float] = pooled.LEVELS, confidence: 
     return metrics, curve(everything, confidence)
 
 
-def _warnings(auc: dict[str, float], everything: pooled.Pool) -> list[str]:
+def _warnings(auc: dict[str, float], everything: clusters.Pool) -> list[str]:
     found = []
     if auc["high"] < 0.5:
         found.append(
@@ -176,7 +176,7 @@ def _warnings(auc: dict[str, float], everything: pooled.Pool) -> list[str]:
     return found
 
 
-def curve(everything: pooled.Pool, confidence: float = 0.95) -> pd.DataFrame:
+def curve(everything: clusters.Pool, confidence: float = 0.95) -> pd.DataFrame:
     """Points of the ROC with their band: fpr, tpr, low, high, certified."""
     levels = np.unique(np.concatenate([np.geomspace(1 / everything.n_others, 1, N_LOG), np.linspace(0, 1, N_LINEAR)[1:]]))
     points = pd.DataFrame(_rates(everything, np.clip(levels, 0, 1).tolist(), confidence))
@@ -185,7 +185,7 @@ def curve(everything: pooled.Pool, confidence: float = 0.95) -> pd.DataFrame:
     return points.rename(columns={"value": "tpr", "at_fpr": "fpr"})[["fpr", "tpr", "low", "high", "certified"]]
 
 
-def _rates(everything: pooled.Pool, levels: Sequence[float], confidence: float) -> list[dict[str, Any]]:
+def _rates(everything: clusters.Pool, levels: Sequence[float], confidence: float) -> list[dict[str, Any]]:
     """The best TPR at each FPR; of one target whose samples all differ without the work of clusters."""
     if not everything.is_plain:
         return pooled.rates(everything, levels, confidence)
