@@ -83,11 +83,17 @@ def measure(
     """All numbers of the report, each with its interval and counts; exposure by sample; ROC points of every attack."""
     plan, headline = artefacts.read_facts(plan_path), settings["headline"]
     samples, population = pools.read_samples(samples_path)
-    paths = dict(zip(thresholds, score_paths, strict=True))
-    columns = {name: read(plan_path, path, artefacts.POOL_SCORE_COLUMNS[2:])[2] for name, path in paths.items()}
     audit = Audited(pools.read_models(plan_path, samples["sample_id"].to_numpy()), samples)
-    own = {name: found["score"][audit.rows] for name, found in columns.items()}
-    exposed = audit.exposure(columns[headline]["folded"], thresholds[headline])
+    own, attacks, nulls = {}, {}, {}
+    chosen: dict[str, np.ndarray] = {}
+    named = zip(thresholds, score_paths, strict=True)
+    for name, path in tqdm(list(named), desc=plan["audit"], unit="attack", disable=None):  # one attack's scores in memory at a time
+        scores = read(plan_path, path, artefacts.POOL_SCORE_COLUMNS[2:])[2]
+        own[name] = scores["score"][audit.rows]
+        attacks[name] = audit.attack(scores, thresholds[name]["attack"], artefacts.read_facts(path), is_headline=name == headline)
+        nulls[name] = audit.null(scores["folded"])
+        chosen = scores if name == headline else chosen
+    exposed = audit.exposure(chosen["folded"], thresholds[headline])
     metrics = {
         "audit": plan["audit"],
         "kind": plan["design"]["kind"],
@@ -101,18 +107,13 @@ def measure(
         "n_targets": len(audit.rows),
         "n_samples": len(samples),
         "n_population": len(population),
-        "attacks": {
-            name: audit.attack(found, thresholds[name]["attack"], artefacts.read_facts(paths[name]), is_headline=name == headline)
-            for name, found in tqdm(columns.items(), desc=plan["audit"], unit="attack", disable=None)
-        },
+        "attacks": attacks,
         "comparison": compare.against_headline(own, headline, audit.truth, audit.unit, audit.group) if len(own) > 1 else {},
         "agreement": {name: calibration.agreement(own[headline], scores, audit.unit) for name, scores in own.items() if name != headline},
         "classes": pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
-        "controls": audit.controls(
-            {name: found["folded"] for name, found in columns.items()}, [fitted["attack"].get("references") for fitted in thresholds.values()]
-        ),
+        "controls": {"null": worst(nulls), "count": worst(audit.counts([fitted["attack"].get("references") for fitted in thresholds.values()]))},
         "exposure": audit.exposure_summary(exposed, thresholds[headline]["attack"]["alpha"]),
-        "usage": audit.usage(columns[headline]["score"], plan["seed"]),
+        "usage": audit.usage(chosen["score"], plan["seed"]),
         "epsilon": audit.epsilon(own[headline], plan["design"]["kind"], settings["epsilon"]),
     }
     curves = [pooled.curve_band(own[headline], audit.truth, audit.unit, audit.group).assign(subject=headline)]
@@ -166,27 +167,25 @@ class Audited:
         cuts = np.array([threshold_of(self.models, target, folded, fpr)[0] for target in self.rows.tolist()])
         return calibration.rates_at_thresholds(folded[self.rows], cuts, self.truth, fpr, self.unit, self.group)
 
-    def controls(self, folded: dict[str, np.ndarray], n_references: Sequence[int | None]) -> dict[str, Any]:
-        """What must find nothing, each with one Holm-corrected p over all that is tested.
+    def null(self, folded: np.ndarray) -> dict[str, Any] | None:
+        """Scores of a target against the membership of an independent model of its fold, which is nobody's reference: AUC 1/2."""
+        scored = [target for target in self.rows.tolist() if len(self.models.mocks(target)) and not np.isnan(folded[target]).all()]
+        if not scored:
+            return None
+        independent = self.models.is_member[[self.models.mocks(target)[0] for target in scored]]
+        return calibration.null(folded[scored], independent, self.models.unit[scored], self.group)
 
-        `null`: a target's scores against the membership of an independent model of its fold, which is nobody's
-        reference. `count`: the number of IN references of a sample against the target's own membership; where it tells
-        anything, the references were not chosen blindly, and no figure can be believed.
+    def counts(self, n_references: Sequence[int | None]) -> dict[str, dict[str, Any] | None]:
+        """The number of IN references of a sample against the target's own membership, for each number of references that is used.
+
+        Where it tells anything the references were not chosen blindly, and no figure can be believed.
         """
-        pairs = [(target, int(mocks[0])) for target in self.rows.tolist() if len(mocks := self.models.mocks(target))]
-        nulls = {}
-        for name, scores in folded.items():
-            known = [(target, mock) for target, mock in pairs if not np.isnan(scores[target]).all()]
-            if known:
-                targets, mocks = np.array(known).T
-                nulls[name] = calibration.null(scores[targets], self.models.is_member[mocks], self.models.unit[targets], self.group)
-        counts = {str(n): self._counts(n) for n in set(n_references) if len(self.models.units) > 1}
-        return {"null": _worst(nulls, len(pairs)), "count": _worst(counts, len(self.rows))}
-
-    def _counts(self, n_references: int | None) -> dict[str, Any]:
-        turns = pools.turns_of(self.models, n_references)["score"]
-        counts = np.stack([self.models.is_member[turn.references].sum(axis=0) for turn in turns])
-        return calibration.null(counts, self.models.is_member[[turn.target for turn in turns]], self.unit, self.group)
+        found: dict[str, dict[str, Any] | None] = {}
+        for n in set(n_references) if len(self.models.units) > 1 else ():
+            turns = pools.turns_of(self.models, n)["score"]
+            counts = np.stack([self.models.is_member[turn.references].sum(axis=0) for turn in turns])
+            found[str(n)] = calibration.null(counts, self.models.is_member[[turn.target for turn in turns]], self.unit, self.group)
+        return found
 
     def exposure(self, folded: np.ndarray, fitted: dict[str, Any]) -> pd.DataFrame:
         """How often each sample is found, one row a sample, the most exposed first; no row where there are no mock targets."""
@@ -255,14 +254,10 @@ class Audited:
         }
 
 
-def _worst(found: dict[str, dict[str, Any]], n_tests: int) -> dict[str, Any] | None:
+def worst(found: dict[str, dict[str, Any] | None]) -> dict[str, Any] | None:
     """The least p of several nulls, corrected for their number; None where none could be made."""
-    if not found:
+    made = {name: {key: one[key] for key in ("p", "auc")} for name, one in found.items() if one is not None}
+    if not made:
         return None
-    p = float(holm([one["p"] for one in found.values()]).min())
-    return {
-        "p": p,
-        "alarm": p <= calibration.ALARM,
-        "n_tests": n_tests,
-        "attacks": {name: {key: one[key] for key in ("p", "auc")} for name, one in found.items()},
-    }
+    p = float(holm([one["p"] for one in made.values()]).min())
+    return {"p": p, "alarm": p <= calibration.ALARM, "attacks": made}
