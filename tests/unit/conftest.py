@@ -125,13 +125,13 @@ def walked(folder: Path, digits_path: Path, audit: dict[str, Any]) -> Walk:
     return done
 
 
-@pytest.fixture(scope="session")
-def walk(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> Walk:
-    """A `pairs` audit from params to its page."""
-    done = walked(tmp_path_factory.mktemp("walk"), digits_path, PAIRS)
+def reported(done: Walk) -> Walk:
+    """A measured `pairs` audit, and its figures and page."""
     for name in done.planned.figures():
-        figure = done.audit(f"figures/{name}")
-        report.figure(name, done.plan, done.signals, done.thresholds, done / "metrics/small.json", done.audit("roc.parquet"), figure.with_suffix(".svg"), figure.with_suffix(".png"))  # fmt: skip
+        svg = done.audit(f"figures/{name}.svg")
+        report.figure(
+            name, done.plan, done.signals, done.thresholds, done / "metrics/small.json", done.audit("roc.parquet"), svg, svg.with_suffix(".png")
+        )
     report.timings(done.folder / "logs/benchmarks", done.planned.recipe.name, "small", done.audit("timings.csv"))
     figures = [done.audit(f"figures/{name}.svg") for name in done.planned.figures()]
     report.report(
@@ -142,9 +142,15 @@ def walk(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> Walk:
 
 
 @pytest.fixture(scope="session")
+def walk(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> Walk:
+    """A `pairs` audit from params to its page."""
+    return reported(walked(tmp_path_factory.mktemp("walk"), digits_path, PAIRS))
+
+
+@pytest.fixture(scope="session")
 def referenced(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> Walk:
-    """A `pairs` audit by LiRA and RMIA, measured."""
-    return walked(tmp_path_factory.mktemp("referenced"), digits_path, REFERENCED)
+    """A `pairs` audit by LiRA and RMIA, from params to its page."""
+    return reported(walked(tmp_path_factory.mktemp("referenced"), digits_path, REFERENCED))
 
 
 @pytest.fixture(scope="session")

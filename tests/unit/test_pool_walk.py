@@ -130,6 +130,13 @@ def test_reference_attacks_find_a_mislabelled_record_in_pairs(referenced):
     assert referenced.metrics["epsilon"]["epsilon"] >= 0
 
 
+def test_the_page_of_pairs_words_attacks_that_decide_on_scores(referenced):
+    html = referenced.audit("report.html").read_text()
+
+    assert "lira, empirical threshold on its score, alpha 0.1" in html and "score &gt;" in html
+    assert "normal, threshold, margin, alpha 0.05" in html
+
+
 def test_thresholds_of_a_pair_count_the_scores_of_left_out_rounds(referenced):
     rule = artefacts.read_json(referenced.audit("thresholds/lira.json"))["targets"]["random00"]
 

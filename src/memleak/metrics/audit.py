@@ -90,6 +90,7 @@ def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict
     found: dict[str, Any] = {
         "name": fitted["attack"]["name"],
         "alpha": fitted["attack"]["alpha"],
+        "statistic": fitted["attack"]["options"]["signal"] if fitted["attack"]["name"] == "single_point" else "score",
         "options": fitted["attack"]["options"],
         "n_fitted": plan["design"]["rounds"],
         "models_for_level": fitted["models_for_level"],

@@ -95,19 +95,25 @@ def target(name: str, metrics: dict[str, Any], thresholds: dict[str, Any], roc: 
     return figure
 
 
+def signal_of(thresholds: dict[str, Any], headline: str) -> str:
+    """The signal that is shown: the headline attack's, or the margin where that decides on scores."""
+    attack = thresholds[headline]["attack"]
+    return attack["options"]["signal"] if attack["name"] == "single_point" else "margin"
+
+
 def _histogram(axes: Axes, thresholds: dict[str, Any], headline: str, name: str, inside: np.ndarray, outside: np.ndarray) -> None:
     both = np.concatenate([inside, outside])
     edges = np.linspace(both.min(), both.max(), 19)
     pad = 0.12 * (both.max() - both.min())
     grid = np.linspace(both.min() - pad, both.max() + pad, 400)
-    signal = thresholds[headline]["attack"]["options"]["signal"]
+    signal = signal_of(thresholds, headline)
     drawn = set()
     for values, colour, label in ((outside, OUT, "without the record (OUT)"), (inside, IN, "with it (IN)")):
         axes.hist(values, edges.tolist(), density=True, color=colour, alpha=0.35, label=label)
         axes.plot(values, np.full(len(values), 0.0), "|", color=colour, ms=9, clip_on=False)
     for attack, fitted in thresholds.items():
         options, own = fitted["attack"]["options"], fitted["targets"][name]
-        if options["signal"] != signal:
+        if fitted["attack"]["name"] != "single_point" or options["signal"] != signal:
             continue
         style = "--" if options["fit"] == "kde" else "-"
         if options["fit"] not in drawn:

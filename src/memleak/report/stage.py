@@ -44,7 +44,7 @@ def _target(
 
     thresholds = {path.stem: artefacts.read_json(path) for path in threshold_paths}
     arms = next(arm for arm in pairs.read(plan_path, signal_paths, ["margin", "loss"]) if arm.target == name).of_role("fit")
-    values = arms.statistic(thresholds[metrics["headline"]]["attack"]["options"]["signal"])
+    values = arms.statistic(figures.signal_of(thresholds, metrics["headline"]))
     roc = artefacts.read_table(roc_path, ["subject", "fpr", "tpr", "precision", "low", "high", "certified"])
     return figures.target(name, metrics, thresholds, roc, *values)
 
