@@ -185,7 +185,7 @@ def test_the_logarithm_of_probabilities_gives_the_signals_of_the_logits():
 
 
 NO_PROBABILITIES = {
-    "two rows": np.array([[0.3, 0.7], [0.6, 0.4]]),
+    "one row": np.array([[0.3, 0.7]]),
     "one row said three times": np.array([[0.3, 0.7]] * 3),
     "one-hot rows": np.eye(4)[[0, 1, 2, 3, 0]],
     "a row that sums to more": np.array([[0.3, 0.7], [0.6, 0.4], [0.2, 0.8], [0.5, 0.501]]),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-N_FRACTIONAL = 3  # different rows of fractions that must all sum to 1 before they are taken for probabilities
+N_FRACTIONAL = 2  # different rows of fractions that must all sum to 1 before they are taken for probabilities
 
 
 def _array(values: Any) -> np.ndarray:
@@ -42,7 +42,7 @@ def _check(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
 def _refuse_probabilities(logits: np.ndarray) -> None:
     """Refuse logits that are probabilities already: all in [0, 1], and every row sums to 1.
 
-    A row of logits does so by chance with a probability of about 1e-4, so three different rows are asked for. Rows
+    A row of logits does so by chance with a probability of about 1e-4, so two different rows are asked for. Rows
     of whole numbers (one-hot) are not counted: as logits they are as plausible.
     """
     if not logits.size or logits.min() < 0 or logits.max() > 1:
