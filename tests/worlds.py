@@ -90,7 +90,7 @@ def audit_world(
     }  # fmt: skip
     thresholds = {
         "np": {
-            "attack": {"name": "single_point", "alpha": alpha, "options": {"alpha": alpha}},
+            "attack": {"name": "single_point", "alpha": alpha, "options": {"alpha": alpha, "signal": "margin"}},
             "models_for_level": models_for_level(alpha),
             "targets": fitted,
         }

@@ -30,12 +30,14 @@ def atypicality_rank(flat: np.ndarray, labels: np.ndarray) -> np.ndarray:
     points = flat.astype(np.float32)
     if points.shape[1] > N_COMPONENTS and len(points) > N_COMPONENTS:
         points = PCA(N_COMPONENTS, svd_solver="randomized", random_state=0).fit_transform(points)
-    k = min(N_NEIGHBOURS, len(points) - 1)
-    distance, neighbour = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points)
-    is_other = neighbour != np.arange(len(points))[:, None]  # a record is not its own neighbour
-    is_other[is_other.all(axis=1), -1] = False  # a duplicate took its own place
-    agreement = ((labels[neighbour] == labels[:, None]) & is_other).sum(axis=1)
-    order = np.lexsort((np.arange(len(points)), -(distance * is_other).sum(axis=1), agreement))
+    k, n_asked = (min(n, len(points) - 1) for n in (N_NEIGHBOURS, 3 * N_NEIGHBOURS))
+    distance, neighbour = NearestNeighbors(n_neighbors=n_asked + 1).fit(points).kneighbors(points)
+    distance = np.where(neighbour == np.arange(len(points))[:, None], np.inf, distance)  # a record is not its own neighbour
+    # which of equally near records are found, and in what order, depends on the number of threads: the first by id are taken
+    nearest = np.lexsort((neighbour, distance), axis=-1)[:, :k]
+    distance, neighbour = (np.take_along_axis(values, nearest, axis=1) for values in (distance, neighbour))
+    agreement = (labels[neighbour] == labels[:, None]).sum(axis=1)
+    order = np.lexsort((np.arange(len(points)), -distance.sum(axis=1), agreement))
     rank = np.empty(len(points), dtype=np.int64)
     rank[order] = np.arange(len(points))
     return rank
