@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.stats import norm
 
 from memleak.metrics import calibration
-from memleak.metrics.calibration import agreement, null, ppv, rates_at_thresholds, rates_of_decisions, threshold
+from memleak.metrics.calibration import agreement, null, rates_at_thresholds, rates_of_decisions, threshold
 
 from .test_pooled import halves
 
@@ -35,12 +35,6 @@ def test_a_fresh_non_member_lies_strictly_beyond_the_threshold_at_most_that_ofte
 
 def test_ties_at_the_threshold_accuse_nobody():
     assert not (np.ones(50) > threshold(np.ones(100), 0.1)).any()
-
-
-def test_ppv_by_hand():
-    """Of 1,000 people 10 are members; 9 of them and 99 others are accused."""
-    assert ppv(0.9, 0.1, 0.01) == approx(9 / 108)
-    assert ppv(0.0, 0.0, 0.5) is None
 
 
 def cuts_of(scores, truth, unit, fpr, units_a_fold=4):

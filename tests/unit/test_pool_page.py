@@ -7,13 +7,13 @@ import json
 import re
 from dataclasses import dataclass
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from pages import Tags
 
 from memleak import artefacts
 from memleak.report import page, pool, pool_figures, published
@@ -91,27 +91,6 @@ def _text(html: str) -> str:
     """The page's words without tags, spaces made one."""
     words = re.sub(r"<[^>]+>", " ", re.sub(r"<(svg|style).*?</\1>", " ", html, flags=re.DOTALL))
     return re.sub(r"\s+", " ", unescape(words))
-
-
-class Tags(HTMLParser):
-    """Refuses a tag that is closed without having been opened, or left open."""
-
-    void = frozenset({"meta", "br", "link", "img", "hr", "input"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def test_the_page_is_whole_in_one_file(reported):

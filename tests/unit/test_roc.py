@@ -276,6 +276,7 @@ def test_the_precision_of_a_point_is_that_of_the_fpr_it_achieved():
 def test_ppv_by_hand():
     """Of 1,000 candidates 10 are members; at TPR 50 % and FPR 1 % five of 14.9 accusations are right."""
     assert roc.ppv(0.5, 0.01, 0.01) == approx(5 / 14.9)
+    assert roc.ppv(0.9, 0.1, 0.01) == approx(9 / 108)  # of 1,000 people 10 are members; 9 of them and 99 others are accused
     assert roc.ppv(0.5, 0.01, 0.5) == roc.precision(0.5, 0.01)
     assert [roc.ppv(0.3, 0.3, prior) for prior in (0.0, 0.01, 0.1, 1.0)] == approx([0.0, 0.01, 0.1, 1.0])
     assert np.isnan(roc.ppv(0.0, 0.0, 0.5))

@@ -8,6 +8,7 @@ model's references are those of other units.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +18,15 @@ from memleak.designs.tasks import N_TEST, Records, Roster, Task, is_among, outsi
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Run(ABC):
     """Models `first` to `last` of a design, named one after the other."""
 
     seed: int
     first: int
     last: int  # exclusive
 
-    def model_id(self, model: int) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def model_id(self, model: int) -> str: ...
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
+from memleak.attacks.fits import allowed_beyond
 from memleak.metrics import clusters, roc
 from memleak.metrics.intervals import clopper_pearson, holm
 
@@ -25,7 +26,7 @@ def threshold(mock_scores_of_non_members: np.ndarray, fpr: float) -> float:
     scores = np.sort(scores[~np.isnan(scores)])
     if not 0 <= fpr <= 1:
         raise ValueError(f"fpr is {fpr}, expected 0 to 1")
-    k = min(int(np.floor(fpr * (len(scores) + 1) + 1e-9)), len(scores))
+    k = min(allowed_beyond(fpr, len(scores)), len(scores))
     return float(scores[len(scores) - k]) if k > 0 else np.inf
 
 
@@ -86,17 +87,16 @@ def _clustered(k: int, n: int, effect: float, n_samples: int, confidence: float)
     return clopper_pearson(k / n * worth, worth, confidence)
 
 
-def ppv(tpr: float, fpr: float, prior: float) -> float | None:
-    """The share of accused that are members where a share `prior` of all is; None where nobody is accused."""
-    accused = prior * tpr + (1 - prior) * fpr
-    return prior * tpr / accused if accused > 0 else None
-
-
 def _ppv_interval(values: np.ndarray, intervals: list[tuple[float, float]], prior: float) -> dict[str, float | None]:
-    """PPV from FPR and TPR; its interval from theirs at half the error each."""
+    """PPV from FPR and TPR, None where nobody is accused; its interval from theirs at half the error each."""
     (fpr_low, fpr_high), (tpr_low, tpr_high) = intervals
-    low, high = ppv(tpr_low, fpr_high, prior), ppv(tpr_high, fpr_low, prior)
-    return {"prior": prior, "value": ppv(values[1], values[0], prior), "low": low or 0.0, "high": 1.0 if high is None else high}
+    low, high, value = roc.ppv(tpr_low, fpr_high, prior), roc.ppv(tpr_high, fpr_low, prior), roc.ppv(float(values[1]), float(values[0]), prior)
+    return {
+        "prior": prior,
+        "value": None if np.isnan(value) else value,
+        "low": 0.0 if np.isnan(low) else low,
+        "high": 1.0 if np.isnan(high) else high,
+    }
 
 
 def null(

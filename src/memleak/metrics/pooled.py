@@ -139,6 +139,8 @@ def rates(scores: Pool, levels: Sequence[float] | np.ndarray, confidence: float 
     if not ((wanted >= 0) & (wanted <= 1)).all():
         raise ValueError(f"FPRs are {wanted.tolist()}, expected 0 to 1 of each")
     n, m = scores.n_others, scores.n_members
+    if scores.is_plain:
+        return [roc.tpr_at_fpr(scores.scores, scores.is_member, float(f), confidence).as_dict() | {"n_scores": n} for f in wanted]
     prefixes = [scores.prefix(np.floor(f * n + 1e-9)) for f in wanted]
     caught = [int(scores.is_member[:end].sum()) for end in prefixes]
     few = [_is_few(scores, int(np.floor(f * n + 1e-9)), k, confidence) for f, k in zip(wanted, caught, strict=True)]
@@ -154,7 +156,7 @@ def rates(scores: Pool, levels: Sequence[float] | np.ndarray, confidence: float 
             low[i], high[i] = order_statistic_interval(members, effects[1], others, effects[0], f, confidence)
         if scores.n_targets == 1:
             alone = roc.tpr_at_fpr(scores.scores, scores.is_member, float(f), confidence)
-            low[i], high[i] = (alone.low, alone.high) if scores.is_plain else (min(low[i], alone.low), max(high[i], alone.high))
+            low[i], high[i] = min(low[i], alone.low), max(high[i], alone.high)
         n_false = prefixes[i] - caught[i]
         result.append({
             "at_fpr": float(f), "value": caught[i] / m, "low": float(min(low[i], caught[i] / m)) if f < 1 else 1.0, "high": float(max(high[i], caught[i] / m)),
@@ -268,7 +270,11 @@ def curve_band(
     scores: np.ndarray, is_member: np.ndarray, unit: np.ndarray | None = None, group: np.ndarray | None = None, confidence: float = 0.95
 ) -> pd.DataFrame:
     """Points of the pooled ROC at FPRs that are even on a log scale, with their band: fpr, tpr, low, high, certified."""
-    everything = pool(scores, is_member, unit, group)
+    return band(pool(scores, is_member, unit, group), confidence)
+
+
+def band(everything: Pool, confidence: float = 0.95) -> pd.DataFrame:
+    """`curve_band` of scores that are pooled already."""
     points = pd.DataFrame(rates(everything, _curve_levels(everything), confidence))
     # the TPR rises with the FPR, so the band may: it is widened, never narrowed, to do so
     points["low"], points["high"] = points["low"][::-1].cummin()[::-1], points["high"].cummax()

@@ -16,9 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memleak.metrics import clusters, pooled, roc
+from memleak.metrics import clusters, pooled
 
-N_LOG, N_LINEAR = 40, 20  # points of the curve, evenly on a log scale and evenly on a linear one
 NAMED = 3  # wrong values that an error shows
 
 
@@ -157,12 +156,12 @@ def measure(found: Scores, levels: Sequence[float] = pooled.LEVELS, confidence: 
         "n_samples": _count(found.sample) if found.sample is not None else None,
         "dependence": found.dependence,
         "auc": auc,
-        "rates": _rates(everything, levels, confidence),
+        "rates": pooled.rates(everything, levels, confidence),
         "balanced_accuracy": balanced_accuracy,
         "advantage": advantage,
         "warnings": _warnings(auc, everything),
     }
-    return metrics, curve(everything, confidence)
+    return metrics, pooled.band(everything, confidence)
 
 
 def _warnings(auc: dict[str, float], everything: clusters.Pool) -> list[str]:
@@ -174,20 +173,3 @@ def _warnings(auc: dict[str, float], everything: clusters.Pool) -> list[str]:
     if len(everything.ends) < 10:
         found.append(f"There are only {len(everything.ends)} different scores: most false-positive rates cannot be reached, see the false positives.")
     return found
-
-
-def curve(everything: clusters.Pool, confidence: float = 0.95) -> pd.DataFrame:
-    """Points of the ROC with their band: fpr, tpr, low, high, certified."""
-    levels = np.unique(np.concatenate([np.geomspace(1 / everything.n_others, 1, N_LOG), np.linspace(0, 1, N_LINEAR)[1:]]))
-    points = pd.DataFrame(_rates(everything, np.clip(levels, 0, 1).tolist(), confidence))
-    # the TPR rises with the FPR, so the band may: it is widened, never narrowed, to do so
-    points["low"], points["high"] = points["low"][::-1].cummin()[::-1], points["high"].cummax()
-    return points.rename(columns={"value": "tpr", "at_fpr": "fpr"})[["fpr", "tpr", "low", "high", "certified"]]
-
-
-def _rates(everything: clusters.Pool, levels: Sequence[float], confidence: float) -> list[dict[str, Any]]:
-    """The best TPR at each FPR; of one target whose samples all differ without the work of clusters."""
-    if not everything.is_plain:
-        return pooled.rates(everything, levels, confidence)
-    found = [roc.tpr_at_fpr(everything.scores, everything.is_member, fpr, confidence).as_dict() for fpr in levels]
-    return [one | {"n_scores": everything.n_others} for one in found]
