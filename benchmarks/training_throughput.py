@@ -33,7 +33,7 @@ from torchvision import transforms
 
 from memleak import data, models, params, randomness
 from memleak.designs import Rounds, Task
-from memleak.training import loop
+from memleak.training import devices, loop
 
 CPU = torch.device("cpu")
 _barrier: Any  # where our two processes wait for each other; set in each when it starts
@@ -97,7 +97,7 @@ def train_ours(tasks: list[Task], dataset: data.Dataset, recipe: params.Recipe) 
     began = time.monotonic()
     for task in tasks:
         model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), CPU)
-        loop.fit(model, task, dataset, recipe, CPU)
+        loop.fit(loop.Single(model), [task], dataset, recipe, CPU)
     return began, time.monotonic()
 
 
@@ -117,7 +117,7 @@ def start_worker(barrier: Any) -> None:
     """Set up a process as a training job is."""
     global _barrier
     _barrier = barrier
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
 
 
 def seconds(spans: list[tuple[float, float]]) -> float:

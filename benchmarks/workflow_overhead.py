@@ -17,7 +17,7 @@ from pathlib import Path
 
 from memleak import artefacts, data, params, pipeline
 from memleak.designs import Rounds
-from memleak.training import loop
+from memleak.training import devices, loop
 
 RECIPE = {"architecture": "small_cnn", "channels": [16, 32], "hidden": [64], "batch_size": 64, "learning_rate": 0.01}
 
@@ -27,7 +27,7 @@ def seconds_an_epoch(folder: Path) -> float:
     data.prepare(params.Dataset(name="digits"), folder / "dataset.json")
     dataset = data.read(folder / "dataset.json")
     task = Rounds(None, 500, 0, "fit", 0, 1).tasks(dataset)[0]
-    device = loop.prepare_torch("cpu")
+    device = devices.prepare_torch("cpu")
     short, long = (params.Recipe(epochs=epochs, **RECIPE) for epochs in (2, 22))  # type: ignore[arg-type]
     loop.train(task, dataset, short, device)
     times = [loop.train(task, dataset, recipe, device).facts["seconds"] for recipe in (short, long)]

@@ -103,6 +103,14 @@ def _index(a: argparse.Namespace) -> str:
     return f"{stage.index(a.metrics, a.output)} audits"
 
 
+def _budget(a: argparse.Namespace) -> str:
+    from memleak import budget
+    from memleak.budget.text import text
+
+    found = budget.budget(a.params, a.cores, a.fpr, a.tpr, measure=a.measure, directory=a.directory)
+    return json.dumps(found, indent=1, allow_nan=False) if a.json else text(found)
+
+
 def _stats(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
@@ -134,6 +142,34 @@ def _init(a: argparse.Namespace) -> str:
 
     written = ", ".join(str(path) for path in pipeline.start(a.folder)) or "nothing, for all of it is there"
     return f"written: {written}\nnow: cd {a.folder} && snakemake --cores all"
+
+
+def _check(a: argparse.Namespace) -> str:
+    from memleak import contracts
+
+    options = _mapping(a.options, "--options")
+    if a.room == "attacks":
+        from memleak.contracts import attacks
+
+        return contracts.told(attacks.check(a.name, options), a.name)
+    from memleak.contracts import trainers
+    from memleak.training import devices
+
+    if a.architecture is None:
+        raise ValueError("a trainer trains the architecture of a recipe; name it, as in `--architecture mlp`")
+    fields = {"architecture": a.architecture, **_mapping(a.recipe, "--recipe"), "trainer": a.name, "trainer_options": options}
+    recipe = params_room.recipe_of(fields)
+    return contracts.told(trainers.check(recipe, tuple(a.shape), a.classes, devices.prepare_torch(a.device)), a.name)
+
+
+def _mapping(text: str, option: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: this is not JSON ({error}); write for example '{{\"epochs\": 3}}'") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{option}: expected a mapping such as '{{\"epochs\": 3}}', found {text}")
+    return found
 
 
 def _unlock(a: argparse.Namespace) -> str:
@@ -191,6 +227,25 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("params", type=Path, help="a params.yaml")
     one.add_argument("--directory", type=Path, help="where results go (default: beside params.yaml)")
     one.add_argument("--cores", default="all")
+
+    check = verb("check", _check, "does a trainer or an attack of your own hold the laws that an audit rests on?")
+    check.add_argument("room", choices=("trainers", "attacks"))
+    check.add_argument("name", help="file.py:function")
+    check.add_argument("--options", default="{}", help="trainer_options of a recipe, or the options of an attack: JSON")
+    check.add_argument("--architecture", help="of the recipe, for a trainer: a built-in name or file.py:function")
+    check.add_argument("--recipe", default="{}", help="other fields of the recipe, such as channels, for a trainer: JSON")
+    check.add_argument("--shape", type=int, nargs="+", default=[16, 16, 1], help="of a record: H W C of images, or F of features (default: 16 16 1)")
+    check.add_argument("--classes", type=int, default=4, help="of the made-up data (default: %(default)s)")
+    check.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+    costs = verb("budget", _budget, "what a params.yaml will cost and be able to say, before anything runs")
+    costs.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="a params.yaml (default: %(default)s)")
+    costs.add_argument("--directory", type=Path, help="where results are or will go (default: beside params.yaml)")
+    costs.add_argument("--cores", default="all")
+    costs.add_argument("--fpr", type=float, help="false-positive rate that is to be certified (default: each audit's alpha)")
+    costs.add_argument("--tpr", type=float, help="true-positive rate that is to be shown (default: the smallest plan is one whose verdict can be LOW)")
+    costs.add_argument("--measure", action="store_true", help="time a few steps of recipes of which no model was trained on this device")
+    costs.add_argument("--json", action="store_true", help="print JSON")
 
     verb("init", _init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
     verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))

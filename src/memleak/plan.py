@@ -13,6 +13,7 @@ from typing import Any
 from memleak import plugins, provenance
 from memleak.designs import Coins, Complements, Shard, rounds_of, shard_json
 from memleak.params import (
+    OWN_TRAINER,
     SIGNALS_VERSION,
     TRAINING_VERSION,
     Audit,
@@ -41,7 +42,7 @@ class PlannedRecipe:
         """`digits-cnn-1a2b3c4d`. Fields at their frozen default stay out, so that a new field moves no old path."""
         facts = {
             "dataset": self.dataset.identity(),
-            "recipe": self.recipe.model_dump(mode="json", exclude_defaults=True) | plugin_code("architectures", self.recipe.architecture),
+            "recipe": self.recipe.model_dump(mode="json", exclude_defaults=True) | recipe_code(self.recipe),
             "version": TRAINING_VERSION,
         }
         return f"{self.id}-{provenance.digest(facts)}"
@@ -154,7 +155,7 @@ class PlannedAudit:
             {
                 "audit": self.id,
                 "entry": self.audit.model_dump(mode="json"),
-                "recipe": self.recipe.recipe.model_dump(mode="json"),
+                "recipe": self.recipe.recipe.model_dump(mode="json", include=OWN_TRAINER if self.recipe.recipe.trainer else None),
                 "dataset": self.recipe.dataset.model_dump(mode="json"),
             }
         )
@@ -164,6 +165,14 @@ class PlannedAudit:
         return provenance.canonical_json(
             {"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self.audit.epsilon.model_dump(mode="json")}
         )
+
+
+def recipe_code(recipe: Recipe) -> dict[str, str]:
+    """Digests of the user's code that makes the weights: of the architecture's file, and of the trainer's file or module."""
+    found = plugin_code("architectures", recipe.architecture)
+    if recipe.trainer is not None:
+        found |= {"trainer_code": provenance.plugin_digest(plugins.source_of("trainers", recipe.trainer))}
+    return found
 
 
 def attack_code(name: str) -> str:

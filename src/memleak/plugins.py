@@ -23,6 +23,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "texas100": "memleak.data.tabular:load_texas100",
     },
     "architectures": {
+        "fast_cnn": "memleak.models.fast_cnn:build",
         "mlp": "memleak.models.mlp:build",
         "resnet18": "memleak.models.resnet:build",
         "wide_resnet28_2": "memleak.models.wide_resnet:build",
@@ -39,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "single_point": "memleak.attacks.single_point:score",
         "threshold": "memleak.attacks.threshold:score",
     },
+    "trainers": {},  # the user's own; ours is `training.loop`, which recipes without a trainer use
 }
 
 
@@ -78,6 +80,21 @@ def is_file(room: str, name: str) -> bool:
     return locate(room, name)[0].endswith(".py")
 
 
+def source_of(room: str, name: str) -> Path:
+    """The Python file in which a plug-in's function stands; nothing is imported."""
+    place, _ = locate(room, name)
+    if place.endswith(".py"):
+        return Path(place)
+    top, *below = place.split(".")
+    spec = importlib.util.find_spec(top)
+    found = Path(spec.origin) if spec is not None and spec.origin else Path("built-in")
+    beside = found.parent.joinpath(*below)
+    for candidate in (beside.with_suffix(".py"), beside / "__init__.py") if below else (found,):
+        if candidate.suffix == ".py" and candidate.is_file():
+            return candidate
+    raise UnknownPlugin(f"'{name}': no Python file of module {place} is found, so that a change of it could not be noticed; give file.py:function")
+
+
 @functools.cache
 def _module_from_file(path: Path) -> ModuleType:
     if str(path.parent) not in sys.path:
@@ -85,7 +102,13 @@ def _module_from_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    is_new = sys.modules.setdefault(path.stem, module) is module  # dataclasses and pickle look their module up by its name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if is_new:
+            del sys.modules[path.stem]
+        raise
     return module
 
 

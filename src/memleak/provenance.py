@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parent
+_DEVICES = Path("/dev")
 
 
 def canonical_json(value: Any) -> str:
@@ -122,8 +123,27 @@ def versions() -> dict[str, str]:
     return found
 
 
+def visible_gpus() -> list[str]:
+    """The NVIDIA GPUs that are there to be used, each as CUDA_VISIBLE_DEVICES names it, found without importing torch.
+
+    Where that is unset, all that the driver shows, by number. As CUDA reads it, the list ends at the first entry that names none.
+    """
+    n_there = len(list(_DEVICES.glob("nvidia[0-9]*")))
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_there))))
+    found: list[str] = []
+    for entry in map(str.strip, named.split(",")):
+        is_known = (entry.isdecimal() and int(entry) < n_there) or entry.startswith(("GPU-", "MIG-"))
+        if not n_there or not is_known:
+            break
+        found.append(entry)
+    return list(dict.fromkeys(found))
+
+
+def n_gpus() -> int:
+    """How many GPUs are there to be used: as many jobs as may be on GPUs at once."""
+    return len(visible_gpus())
+
+
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU is there to be used, found without importing torch."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+    """Whether a GPU is there to be used."""
+    return n_gpus() > 0

@@ -16,7 +16,7 @@ from pytest import approx
 from memleak.designs import Rounds
 from memleak.params import SIGNALS_VERSION, TRAINING_VERSION, Recipe
 from memleak.signals.classifier import all_signals
-from memleak.training import loop
+from memleak.training import devices, loop
 
 RECIPES = {
     "mlp": Recipe(architecture="mlp", hidden=(16,), dropout=0.2, epochs=2, batch_size=16, learning_rate=0.05, weight_decay=1e-3, precision="float64"),
@@ -46,7 +46,7 @@ def test_training_gives_the_numbers_of_its_version(name, digits):
 
 def outcome(name, digits):
     task = next(task for task in Rounds("mislabelled00", 64, 0, "fit", 0, 1).tasks(digits) if task.arm == "in")
-    device = loop.prepare_torch("cpu")
+    device = devices.prepare_torch("cpu")
     trained = loop.train(task, digits, RECIPES[name], device)
     model = loop.models.build(RECIPES[name], digits.shape, digits.n_classes, 0, device)
     model.load_state_dict(trained.weights)

@@ -13,7 +13,7 @@ from memleak.designs import Target, Task
 from memleak.metrics.paired import sign_flip_test
 from memleak.params import Recipe
 from memleak.signals.classifier import margin
-from memleak.training import loop
+from memleak.training import devices, loop
 
 RECIPE = Recipe(architecture="mlp", hidden=(16,), dropout=0.3, epochs=2, batch_size=8, learning_rate=0.1, shift=1)
 N_ROUNDS, SUBSET = 6, 32
@@ -34,7 +34,7 @@ def difference(digits: data.Dataset, world: int, round_: int, broken: bool) -> f
     for one in (replace(task, model_id="in", arm="in", replaced=source), task):
         recipe = RECIPE.model_copy(update={"epochs": 6}) if broken and one.arm == "in" else RECIPE
         model = loop.models.build(recipe, digits.shape, digits.n_classes, randomness.derive(key, "weights"), device)
-        loop.fit(model, one, digits, recipe, device)
+        loop.fit(loop.Single(model), [one], digits, recipe, device)
         logits = loop.predict(model, digits, np.array([source]), None, recipe, device, rows=1)
         found.append(margin(logits, np.array([twin.label])).item())
     return found[0] - found[1]
@@ -53,7 +53,7 @@ def distance_to_uniform(p: np.ndarray) -> float:
 @pytest.mark.slow
 def test_where_x_replaces_its_own_twin_the_p_values_are_uniform(digits):
     """1.63 is Kolmogorov's 1 % bound, conservative for discrete values."""
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
     p = p_values(digits, 120)
 
     assert len(np.unique(p)) > 30  # the arms are not equal: dropout and augmentation know the ids
@@ -62,7 +62,7 @@ def test_where_x_replaces_its_own_twin_the_p_values_are_uniform(digits):
 
 @pytest.mark.slow
 def test_the_test_of_the_pairing_would_notice_an_arm_that_trains_longer(digits):
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
     p = p_values(digits, 60, broken=True)
 
     assert distance_to_uniform(p) > 1.63 / np.sqrt(60)

@@ -10,8 +10,10 @@ from memleak import data
 from memleak.designs import Rounds
 from memleak.models import ModelError, build
 from memleak.params import ParamsError, Recipe
-from memleak.training import loop, stage, store
+from memleak.training import devices, loop, stage, store
+from memleak.training.batches import Pick
 from memleak.training.loop import TrainingDiverged
+from memleak.training.optimizers import learning_rate_at
 
 CPU = torch.device("cpu")
 CNN = Recipe(architecture="small_cnn", channels=(8,), hidden=(16,), epochs=2, batch_size=16, learning_rate=0.05, dropout=0.3, shift=1, flip=True)
@@ -27,7 +29,7 @@ def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
 
 
 @pytest.mark.parametrize("recipe", [CNN, CNN.model_copy(update={"normalisation": "group", "optimizer": "adamw", "learning_rate": 0.01})])
@@ -71,8 +73,8 @@ def _models(path) -> dict[str, dict[str, torch.Tensor]]:
 def test_augmentation_and_dropout_of_the_others_do_not_see_the_target(digits):
     """The IN arm's batch with the target has the OUT arm's inputs and masks for all other samples."""
     inside = _rounds(last=1).tasks(digits)[-1]
-    with_target = loop.Pick(digits, inside.sample_ids, inside.own, CNN, CPU, augmented=True)
-    without = loop.Pick(digits, inside.members, None, CNN, CPU, augmented=True)
+    with_target = Pick(digits, inside.sample_ids, inside.own, CNN, CPU, augmented=True)
+    without = Pick(digits, inside.members, None, CNN, CPU, augmented=True)
     batches = list(inside.batches(0, 16))
     slot = next(i for i, batch in enumerate(batches) if inside.target.sample_id in batch)
     others = [batch[batch != inside.target.sample_id] for batch in batches]
@@ -133,7 +135,7 @@ def test_divergence_names_model_and_epoch(digits, tiny):
 @pytest.mark.parametrize(("schedule", "warmup"), [("constant", 0.0), ("cosine", 0.1), ("one_cycle", 0.0)])
 def test_the_learning_rate_rises_over_the_warmup_and_falls_to_nothing(tiny, schedule, warmup):
     recipe = tiny.model_copy(update={"schedule": schedule, "warmup": warmup, "learning_rate": 0.4})
-    rates = [loop.learning_rate_at(recipe, step, 100) for step in range(100)]
+    rates = [learning_rate_at(recipe, step, 100) for step in range(100)]
 
     assert max(rates) == pytest.approx(0.4)
     assert rates[-1] == (0.4 if schedule == "constant" else pytest.approx(0, abs=0.001))
@@ -144,7 +146,7 @@ def test_a_gpu_that_is_not_there_is_said_so():
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="torch sees no GPU here"):
-        loop.prepare_torch("cuda")
+        devices.prepare_torch("cuda")
 
 
 def test_what_the_data_cannot_serve_is_refused(digits, tiny):

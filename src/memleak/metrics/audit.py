@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,14 +49,17 @@ def measure_audit(
 
 def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed: bool) -> dict[str, Any]:
     """Fit and generalisation over all models of the audit."""
-    for what, found in (
-        ("devices", sorted({model["device"] for model in models})),
-        ("torch versions", sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in models})),
-    ):
-        if len(found) > 1 and not allow_mixed:
+    mixed = {
+        "devices": sorted({model["device"] for model in models}),
+        "torch versions": sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in models}),
+    }
+    mixed = {what: found for what, found in mixed.items() if len(found) > 1}
+    for what, found in mixed.items():
+        if not allow_mixed:
             raise AuditError(
                 f"the models were trained with several {what} ({', '.join(found)}); their signals may differ for that alone; retrain, or set allow_mixed: true"
             )
+    counted = Counter((model["device"], model["torch"], model["engine"]) for model in models)
     n_classes = plan["data"]["n_classes"]
     accuracy = {
         part: {
@@ -65,22 +69,30 @@ def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_m
         }
         for part in ("train", "test")
     }
-    epochs = np.array([model["loss_curve"] for model in models]), np.array([model["accuracy_curve"] for model in models])
     return {
         "n": len(models),
         "n_train": int(models[0]["n_train"]),
         "n_test": int(models[0]["n_test"]),
-        "device": models[0]["device"],
-        "torch": models[0]["torch"],
+        "trained_on": [  # the most frequent first
+            {"n": n, "device": device, "torch": torch, "engine": engine}
+            for (device, torch, engine), n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "mixed": list(mixed),  # what the models differ in, though they should not
         "chance": 1 / n_classes,
         "train_accuracy": accuracy["train"],  # low and high: the middle 95 % of the models
         "test_accuracy": accuracy["test"],
         "generalisation_gap": accuracy["train"]["value"] - accuracy["test"]["value"],
         "train_loss": float(np.mean([model["train_loss"] for model in models])),
         "test_loss": float(np.mean([model["test_loss"] for model in models])),
-        "loss_curve": epochs[0].mean(axis=0).tolist(),
-        "accuracy_curve": epochs[1].mean(axis=0).tolist(),
+        "loss_curve": _mean_curve(models, "loss_curve"),
+        "accuracy_curve": _mean_curve(models, "accuracy_curve"),
     }
+
+
+def _mean_curve(models: Sequence[dict[str, Any]], name: str) -> list[float] | None:
+    """The mean over the models, epoch by epoch; None where they were trained by the user's own trainer, which tells none."""
+    curves = [model[name] for model in models if name in model]
+    return np.mean(curves, axis=0).tolist() if curves else None
 
 
 def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:

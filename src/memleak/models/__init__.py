@@ -17,10 +17,10 @@ class ModelError(ValueError):
 
 
 def build(recipe: Recipe, shape: tuple[int, ...], n_classes: int, seed: int, device: torch.device) -> torch.nn.Module:
-    """A network on `device` in the recipe's precision, its weights drawn on the CPU from `seed` alone."""
+    """A network on `device` in the recipe's type of weights, its weights drawn on the CPU from `seed` alone."""
     function = plugins.function_of("architectures", recipe.architecture)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = function(shape, n_classes, recipe)
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # convolutions on a CPU are faster so
-    return model.to(device, getattr(torch, recipe.precision), memory_format=layout)
+    return model.to(device, getattr(torch, recipe.weight_dtype), memory_format=layout)

@@ -62,20 +62,30 @@ def overview(metrics: dict[str, Any]) -> Figure:
 
 
 def training(metrics: dict[str, Any]) -> Figure:
-    """Loss and accuracy by epoch, mean over the models, with the final train and test accuracy."""
+    """Loss and accuracy by epoch, mean over the models, with the final train and test accuracy.
+
+    Where the user's own trainer tells no curves, the loss at the end alone.
+    """
     models = metrics["models"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
-    epochs = np.arange(1, len(models["loss_curve"]) + 1)
-    left.semilogy(epochs, models["loss_curve"], color=OUT)
-    left.set(xlabel="epoch", ylabel="training loss (nats)")
-    left.set_title("Loss while training")
-    right.plot(epochs, models["accuracy_curve"], color=OUT, label="while training")
+    if models["loss_curve"] is None:
+        left.bar(["train", "test"], [models["train_loss"], models["test_loss"]], color=[IN, RULE], width=0.5)
+        left.set(ylabel="mean loss (nats)")
+        left.set_title("Loss at the end (a trainer of the user tells no curve)")
+        right.set(xticks=[])
+    else:
+        epochs = np.arange(1, len(models["loss_curve"]) + 1)
+        left.semilogy(epochs, models["loss_curve"], color=OUT)
+        left.set(xlabel="epoch", ylabel="training loss (nats)")
+        left.set_title("Loss while training")
+        right.plot(epochs, models["accuracy_curve"], color=OUT, label="while training")
+        right.set(xlabel="epoch")
     for part, colour in (("train", IN), ("test", RULE)):
         accuracy = models[f"{part}_accuracy"]
         right.axhline(accuracy["value"], color=colour, lw=1, label=f"{part}, at the end: {accuracy['value']:.3f}")
         right.axhspan(accuracy["low"], accuracy["high"], color=colour, alpha=0.12, lw=0)
     right.axhline(models["chance"], color=FAINT, lw=1, ls=":", label="chance")
-    right.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1.03))
+    right.set(ylabel="accuracy", ylim=(0, 1.03))
     right.set_title(f"Accuracy, mean of {models['n']} models")
     right.legend(fontsize=8, loc="lower right")
     return figure

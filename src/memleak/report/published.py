@@ -91,7 +91,9 @@ def own_setup(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, str]
         "architecture": recipe["architecture"],
         "models": f"{models['n']}, {metrics['attacks'][metrics['headline']]['n_references']} references",
         "queries": str(pool.n_queries(params["entry"]["views"])),
-        "epochs": f"{recipe['epochs']}, {'with ' + ' and '.join(augmented) if augmented else 'without augmentation'}",
+        "epochs": f"known to {recipe['trainer']} alone"
+        if recipe.get("trainer")
+        else f"{recipe['epochs']}, {'with ' + ' and '.join(augmented) if augmented else 'without augmentation'}",
         "accuracy": f"train {100 * models['train_accuracy']['value']:.1f} %, test {100 * models['test_accuracy']['value']:.1f} %",
     }
 

@@ -70,7 +70,7 @@ def learns(models: dict[str, Any]) -> bool:
 
 def verdict(metrics: dict[str, Any]) -> Verdict:
     """The verdict of an audit from its metrics."""
-    notes = tuple(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics))
+    notes = (*_mixed_notes(metrics["models"]), *(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics)))
     refused = _refusal(metrics["models"], metrics["controls"])
     if refused:
         return Verdict("UNDECIDED", None, None, None, refused, notes)
@@ -150,6 +150,18 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
 def _attacker(metrics: dict[str, Any]) -> str:
     n = metrics["attacks"][metrics["headline"]]["n_references"]
     return f"An attacker who may train {n} models on similar data and sets out" if n else "An attacker without models of their own who sets out"
+
+
+def _mixed_notes(models: dict[str, Any]) -> list[str]:
+    """What was mixed where `allow_mixed` let it pass."""
+    if not models["mixed"]:
+        return []
+    counted: dict[str, int] = {}
+    for one in models["trained_on"]:
+        name = f"{one['device']} with torch {one['torch']}"
+        counted[name] = counted.get(name, 0) + one["n"]
+    groups = "; ".join(f"{n} models on {name}" for name, n in counted.items())
+    return [f"Models of several {' and '.join(models['mixed'])} are mixed ({groups}): part of what differs between them may come from that alone."]
 
 
 def _pairs_notes(metrics: dict[str, Any]) -> list[str]:

@@ -18,7 +18,8 @@ from memleak.designs import Roster, Shard, roster_of
 from memleak.params import Recipe
 from memleak.signals import views
 from memleak.signals.classifier import all_signals
-from memleak.training import loop
+from memleak.training import devices, loop
+from memleak.training.batches import Pick
 from memleak.training.store import read_model
 
 SAMPLES_PER_GROUP = 8192  # a row group of the file holds the answers of all models of a shard about so many samples
@@ -46,7 +47,7 @@ def query(
     roster = roster_of(asked, dataset)
     if not len(roster):
         raise ValueError(f"{asked['samples']}: no sample is left to ask about; give the design a smaller pool, so that records stay outside it")
-    torch_device = loop.prepare_torch(device)
+    torch_device = devices.prepare_torch(device)
     model = models.build(recipe, dataset.shape, dataset.n_classes, seed=0, device=torch_device)
     # audited records of `pairs` are asked one at a time: what is said about one must not depend, to the last bit, on what else is asked
     rows = 1 if asked["samples"] == "targets" else 256
@@ -56,7 +57,7 @@ def query(
     }
     progress = tqdm(total=len(expanded) * len(facts["models"]), desc=shard.name, unit="model", disable=None)
     for number, view in enumerate(expanded):
-        picked = loop.Pick(dataset, roster.sample_id, roster, recipe, torch_device, augmented=False, view=functools.partial(views.apply, view=view))
+        picked = Pick(dataset, roster.sample_id, roster, recipe, torch_device, augmented=False, view=functools.partial(views.apply, view=view))
         for position in range(len(facts["models"])):
             model.load_state_dict(read_model(shard_path, position, facts))
             logits = loop.answer(model, picked, roster.sample_id, rows).numpy()  # [n, C]

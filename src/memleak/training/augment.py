@@ -1,6 +1,8 @@
-"""Batches of images: gathered from uint8 memory, moved and mirrored by draws that belong to each sample."""
+"""Batches of images: gathered from uint8 memory, moved, mirrored and cut by draws that belong to each sample."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -10,43 +12,71 @@ from memleak import randomness
 class Images:
     """The images of one training on the device, [n, H + 2s, W + 2s, C] uint8, with a margin of zeros for the shift.
 
-    `draw` says for a whole epoch at once how each image moves; `take` then gathers a batch, moved and mirrored,
-    in channels-last order, and normalises it.
+    `draw` says for a whole epoch at once how each image moves and what of it is erased; `take` then gathers a batch, moved
+    and mirrored, in channels-last order, normalises it, and erases: 0 after normalisation is the mean colour.
     """
 
-    def __init__(self, images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, *, flip: bool, shift: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, *, flip: bool, shift: int, cutout: int = 0, dtype: torch.dtype
+    ) -> None:
         self.height, self.width = images.shape[1:3]
-        self.flip, self.shift, self.dtype = flip, shift, dtype
+        self.flip, self.shift, self.cutout, self.dtype = flip, shift, cutout, dtype
         self.images = torch.nn.functional.pad(images, (0, 0, shift, shift, shift, shift))
         self.mean, self.scale = mean.to(dtype), (1 / std).to(dtype)
         self.rows = torch.arange(self.height, device=images.device)[None, :]
         self.columns = torch.arange(self.width, device=images.device)[None, :]
 
-    def draw(self, positions: torch.Tensor, sample_ids: torch.Tensor, key: int) -> tuple[torch.Tensor, ...]:
-        """What `take` needs of each sample: its position [n], and where pixels move its rows [n, H] and columns [n, W]."""
-        if not self.flip and not self.shift:
-            return (positions,)
-        rows, columns = self.rows + self.shift, self.columns + self.shift  # [1, H], [1, W]
+    def draw(self, positions: torch.Tensor, sample_ids: torch.Tensor, key: int | torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `take` needs of each sample, [n, ...] each: its position; where its rows and columns come from, if images move;
+        which rows and columns the erased square covers, if there is one.
+
+        `key` is that of all samples, or an int64 tensor of one for each.
+        """
+        drawn: tuple[torch.Tensor, ...] = (positions,)
+        if self.flip or self.shift:
+            drawn += tuple(place.expand(len(positions), -1) for place in self._sources(sample_ids, key))
+        if self.cutout:
+            drawn += (self._covers(self.rows, sample_ids, key, 3), self._covers(self.columns, sample_ids, key, 4))
+        return drawn
+
+    def take(self, positions: torch.Tensor, *drawn: torch.Tensor) -> torch.Tensor:
+        """The images that were drawn, as [B, C, H, W] in channels-last memory."""
+        if self.flip or self.shift:
+            rows, columns, *drawn = drawn  # type: ignore[assignment]
+            taken = self.images[positions[:, None, None], rows[:, :, None], columns[:, None, :]]
+        else:
+            taken = self.images[positions]
+        batch = taken.to(self.dtype).sub_(self.mean).mul_(self.scale)
+        if self.cutout:
+            rows, columns = drawn
+            batch.masked_fill_((rows[:, :, None] & columns[:, None, :])[..., None], 0)
+        return batch.permute(0, 3, 1, 2)
+
+    def _sources(self, sample_ids: torch.Tensor, key: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where in the padded image each row and column comes from, [n or 1, H] and [n or 1, W]."""
+        rows, columns = self.rows + self.shift, self.columns + self.shift
         if self.flip:
             is_mirrored = randomness.counter_uniform(key, sample_ids, 0 * sample_ids)[:, None] < 0.5
             columns = torch.where(is_mirrored, self.shift + self.width - 1 - self.columns, columns)  # [n, W]
         if self.shift:
             rows = rows + self._move(key, sample_ids, 1)  # [n, H]
             columns = columns + self._move(key, sample_ids, 2)
-        return positions, rows.expand(len(positions), -1), columns.expand(len(positions), -1)
+        return rows, columns
 
-    def take(self, positions: torch.Tensor, rows: torch.Tensor | None = None, columns: torch.Tensor | None = None) -> torch.Tensor:
-        """The images that were drawn, as [B, C, H, W] in channels-last memory."""
-        if rows is None or columns is None:
-            taken = self.images[positions]
-        else:
-            taken = self.images[positions[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return taken.to(self.dtype).sub_(self.mean).mul_(self.scale).permute(0, 3, 1, 2)
-
-    def _move(self, key: int, sample_ids: torch.Tensor, axis: int) -> torch.Tensor:
-        """Whole pixels from -shift to shift, [B, 1]."""
+    def _move(self, key: Any, sample_ids: torch.Tensor, axis: int) -> torch.Tensor:
+        """Whole pixels from -shift to shift, [n, 1]."""
         uniform = randomness.counter_uniform(key, sample_ids, 0 * sample_ids + axis)
         return (uniform * (2 * self.shift + 1)).long()[:, None] - self.shift
+
+    def _covers(self, pixels: torch.Tensor, sample_ids: torch.Tensor, key: Any, axis: int) -> torch.Tensor:
+        """Whether the square covers a row (or column), [n, pixels]: its centre is any pixel alike, so it may overhang.
+
+        DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout".
+        """
+        n_pixels = pixels.shape[1]
+        centre = (randomness.counter_uniform(key, sample_ids, 0 * sample_ids + axis) * n_pixels).long()[:, None]  # [n, 1]
+        first = centre - self.cutout // 2
+        return (pixels >= first) & (pixels < first + self.cutout)
 
 
 class Features:
@@ -55,7 +85,7 @@ class Features:
     def __init__(self, features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, dtype: torch.dtype) -> None:
         self.features = ((features.to(dtype) - mean.to(dtype)) / std.to(dtype)).contiguous()
 
-    def draw(self, positions: torch.Tensor, sample_ids: torch.Tensor, key: int) -> tuple[torch.Tensor, ...]:
+    def draw(self, positions: torch.Tensor, sample_ids: torch.Tensor, key: int | torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (positions,)
 
     def take(self, positions: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,10 @@
-"""Train one model: a plain loop over the batches that its task names."""
+"""The loop over steps: one model alone, or several as one program (`ensemble`)."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +18,9 @@ from memleak.data import Dataset
 from memleak.designs import Roster, Task
 from memleak.models.layers import set_rows
 from memleak.params import Recipe
-from memleak.training.augment import Features, Images
+from memleak.training import devices, optimizers
+from memleak.training.batches import Pick, look_up, steps_of
+from memleak.training.checkpoints import Checkpoint
 
 
 class TrainingDiverged(RuntimeError):
@@ -36,152 +35,170 @@ class Trained:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def prepare_torch(wish: str) -> torch.device:
-    """The device that `wish` (auto, cpu or cuda) stands for, set up to give the same bits every time.
+class Single:
+    """The program of one model: its network as it is. `ensemble.Stack` is that of several, with the same methods."""
 
-    One thread a job on a CPU: jobs run side by side, and results do not depend on the number of cores.
-    """
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda is asked for, but torch sees no GPU here; use `device: auto` or `cpu`")
-    device = torch.device("cuda" if wish != "cpu" and torch.cuda.is_available() else "cpu")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # gradients of a fitted model are tiny, and denormals are slow
-    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without importing the compiler
-    # or every new tensor would be written twice; no operation of ours reads what it did not write
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    _keep_freed_memory()
-    return device
+    engine = "sequential"
+    n_models = 1
 
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network.train()
+        self.call = network
 
-def _keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next step, not return it and fetch cleared pages again."""
-    trim_threshold, mmap_threshold = -1, -3  # from malloc.h of glibc; other C libraries have no such setting
-    with contextlib.suppress(AttributeError, OSError):
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(trim_threshold, 1 << 30)
-        set_option(mmap_threshold, 1 << 30) or set_option(mmap_threshold, 1 << 25)  # before glibc 2.35: 32 MiB at most
+    def arrange(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Samples of a batch as the network takes them."""
+        return inputs
 
+    def set_rows(self, rows: torch.Tensor) -> None:
+        set_rows(self.network, rows)
 
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    def set_counts(self, counts: np.ndarray, n_rows: int) -> None:
+        """How many rows of the batch belong to each model: of one model all do."""
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss (nats) of each model, and how many of its samples it has right, [M] each."""
+        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return loss[None], (logits.detach().argmax(1) == labels).sum()[None]
+
+    def weights(self) -> list[dict[str, torch.Tensor]]:
+        """The weights of each model, on the CPU."""
+        return [{name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}]
 
 
-def learning_rate_at(recipe: Recipe, step: int, n_steps: int) -> float:
-    """The learning rate of a step: a linear rise over the warm-up, then constant or a cosine down to 0."""
-    warmup = recipe.warmup or (0.3 if recipe.schedule == "one_cycle" else 0.0)
-    n_warmup = round(warmup * n_steps)
-    if step < n_warmup:
-        return recipe.learning_rate * (step + 1) / n_warmup
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+class Steps:
+    """A program in training: takes steps, and knows all that a checkpoint must hold."""
+
+    def __init__(self, program: Single, recipe: Recipe, device: torch.device) -> None:
+        self.program, self.recipe, self.device = program, recipe, device
+        self.optimizer = optimizers.build(recipe, program.network, device)
+        self.average = optimizers.Average(program.network, recipe.ema) if recipe.ema else None
+        is_rounded = recipe.precision in ("bfloat16", "float16")
+        self.autocast = torch.autocast(device.type, getattr(torch, recipe.precision) if is_rounded else torch.bfloat16, enabled=is_rounded)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        if recipe.compile:
+            program.call = torch.compile(program.network, dynamic=False)  # type: ignore[assignment]
+        self.loss_sum = torch.zeros(program.n_models, dtype=torch.float64, device=device)
+        self.n_correct = torch.zeros(program.n_models, dtype=torch.int64, device=device)
+
+    def take(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, counts: np.ndarray, step: int, n_steps: int) -> None:
+        """One step: samples in the order of a batch, [B * M] each, and how many of each model count."""
+        program, recipe = self.program, self.recipe
+        if recipe.dropout:
+            program.set_rows(rows)
+        program.set_counts(counts, len(labels) // program.n_models)
+        optimizers.set_learning_rate(self.optimizer, optimizers.learning_rate_at(recipe, step, n_steps))
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast:
+            logits = program.call(program.arrange(inputs))
+        losses, n_correct = program.losses(logits.to(inputs.dtype), labels, recipe.label_smoothing)
+        self.scaler.scale(losses.sum()).backward()
+        if recipe.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            optimizers.clip(program.network, program.n_models, recipe.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(step)
+        self.loss_sum += losses.detach() * torch.from_numpy(counts).to(self.device)
+        self.n_correct += n_correct
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All tensors that change while training."""
+        parts = {
+            "network": self.program.network.state_dict(), "optimizer": optimizers.state_of(self.optimizer),
+            "average": self.average.average if self.average is not None else {},
+            "epoch": {"loss_sum": self.loss_sum, "n_correct": self.n_correct},
+        }  # fmt: skip
+        return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        for name, tensor in self.state().items():
+            if not name.startswith("optimizer/"):
+                tensor.copy_(state[name])
+        optimizers.restore(self.optimizer, {name[10:]: tensor for name, tensor in state.items() if name.startswith("optimizer/")})
 
 
-def _optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    return torch.optim.SGD(
-        model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0,
-        weight_decay=recipe.weight_decay, fused=True,
-    )  # fmt: skip
+def fit(
+    program: Single, tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
+) -> list[dict[str, Any]]:
+    """Take all steps of M tasks that have equally many. Returns the mean loss (nats) and the accuracy of each epoch, for each task."""
+    sample_ids = np.unique(np.concatenate([task.sample_ids for task in tasks]))
+    data = Pick(dataset, sample_ids, tasks[0].own, recipe, device, augmented=True)
+    n_samples = np.array([len(task.sample_ids) for task in tasks])
+    n_steps = -(-len(tasks[0].members) // recipe.batch_size)  # of an epoch
+    steps = Steps(program, recipe, device)
+    losses: list[list[float]] = []
+    accuracies: list[list[float]] = []
+    first_epoch, first_step = 0, 0
+    found = checkpoint.load(device) if checkpoint else None
+    if found is not None:
+        steps.restore(found[0])
+        first_epoch, first_step, losses, accuracies = (found[1][key] for key in ("epoch", "step", "losses", "accuracies"))
+        steps.scaler.load_state_dict(found[1]["scaler"])
+        print(f"{tasks[0].model_id}: goes on in epoch {first_epoch + 1} of {recipe.epochs}, step {first_step + 1} of {n_steps}", flush=True)
+    name = tasks[0].model_id if len(tasks) == 1 else f"{tasks[0].model_id} and {len(tasks) - 1} more"
+    for epoch in tqdm(range(first_epoch, recipe.epochs), desc=name, unit="epoch", leave=False, disable=None):
+        augment, drop = ([randomness.derive(task.key, stream, epoch) for task in tasks] for stream in ("augment", "dropout"))
+        planned = steps_of(tasks, epoch, recipe.batch_size)[first_step:]
+        batches = data.batches([ids.ravel() for ids, _ in planned], augment[0] if len(tasks) == 1 else augment)
+        progress = tqdm(zip(planned, batches, strict=True), total=len(planned), desc="batches", unit="batch", leave=False, disable=None)
+        drop_keys = torch.tensor(drop, device=device)
+        for i, ((_, counts), (inputs, labels, ids)) in enumerate(progress, start=first_step):
+            rows = randomness.counter_bits(drop_keys.repeat(len(ids) // len(tasks)), ids) if recipe.dropout else ids
+            steps.take(inputs, labels, rows, counts, epoch * n_steps + i, recipe.epochs * n_steps)
+            if checkpoint is not None and checkpoint.is_due:
+                place = {"epoch": epoch, "step": i + 1, "losses": losses, "accuracies": accuracies, "scaler": steps.scaler.state_dict()}
+                checkpoint.save(steps.state(), place)
+        first_step = 0
+        losses.append((steps.loss_sum.cpu().numpy() / n_samples).tolist())
+        accuracies.append((steps.n_correct.cpu().numpy() / n_samples).tolist())
+        steps.loss_sum.zero_()
+        steps.n_correct.zero_()
+        for task, loss in zip(tasks, losses[-1], strict=True):
+            check_finite(loss, task, f"the loss is {loss} in epoch {epoch + 1} of {recipe.epochs}", recipe)
+    if steps.average is not None:
+        steps.average.put_in_place()
+    return [
+        {"loss_curve": list(loss), "accuracy_curve": list(accuracy)}
+        for loss, accuracy in zip(zip(*losses, strict=True), zip(*accuracies, strict=True), strict=True)
+    ]
 
 
-def look_up(dataset: Dataset, sample_ids: np.ndarray, own: Roster | None) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the data set that samples have their content from, and their labels, [n] each: those of `own` have their own."""
-    if own is None:
-        return sample_ids, np.array(dataset.labels[sample_ids])
-    position = np.searchsorted(own.sample_id, sample_ids).clip(max=len(own) - 1)
-    is_own = own.sample_id[position] == sample_ids
-    rows = np.where(is_own, own.source_id[position], sample_ids)
-    return rows, np.where(is_own, own.label[position], dataset.labels[rows])
+def check_finite(loss: float, task: Task, said: str, recipe: Recipe) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(f"{task.model_id}: {said}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
 
 
-class Pick:
-    """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
-
-    def __init__(
-        self, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device, *, augmented: bool,
-        view: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
-        rows, labels = look_up(dataset, sample_ids, own)
-        self._sorted = np.sort(sample_ids)
-        self._position = np.argsort(sample_ids)
-        self.labels = torch.from_numpy(labels).to(device)
-        found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
-        inputs = torch.from_numpy(np.ascontiguousarray(found)).to(device)
-        mean, std = (torch.tensor(dataset.facts[key], dtype=torch.float64, device=device) for key in ("mean", "std"))
-        dtype = getattr(torch, recipe.precision)
-        if inputs.dim() == 4:
-            flip, shift = augmented and recipe.flip, recipe.shift if augmented else 0
-            self.inputs: Images | Features = Images(inputs, mean, std, flip=flip, shift=shift, dtype=dtype)
-        else:
-            self.inputs = Features(inputs, mean, std, dtype)
-        self.device = device
-
-    def batches(self, batches: Sequence[np.ndarray], key: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Inputs [B, ...], labels [B] and ids [B] of each batch. All that `key` decides is drawn at once: many small draws cost more."""
-        sample_ids = np.concatenate(batches)
-        positions = torch.from_numpy(self._position[np.searchsorted(self._sorted, sample_ids)]).to(self.device)
-        ids = torch.from_numpy(sample_ids).to(self.device)
-        drawn = (self.labels[positions], ids, *self.inputs.draw(positions, ids, key))
-        for labels, batch_ids, *places in zip(*(tensor.split([len(batch) for batch in batches]) for tensor in drawn), strict=True):
-            yield self.inputs.take(*places), labels, batch_ids
+def initial(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> torch.nn.Module:
+    """The untrained network of a task, drawn from its own seed."""
+    return models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
 
 
-def fit(model: torch.nn.Module, task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """Take all steps of a task. Returns the mean loss (nats) and the accuracy of each epoch."""
-    optimizer = _optimizer(recipe, model)
-    data = Pick(dataset, task.sample_ids, task.own, recipe, device, augmented=True)
-    n_steps, step = recipe.epochs * -(-len(task.members) // recipe.batch_size), 0
-    losses, accuracies = [], []
-    model.train()
-    for epoch in tqdm(range(recipe.epochs), desc=task.model_id, unit="epoch", leave=False, disable=None):
-        loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        n_correct = torch.zeros((), dtype=torch.int64, device=device)
-        augment, drop = (randomness.derive(task.key, stream, epoch) for stream in ("augment", "dropout"))
-        batches = list(task.batches(epoch, recipe.batch_size))
-        for inputs, labels, ids in tqdm(data.batches(batches, augment), total=len(batches), desc="batches", unit="batch", leave=False, disable=None):
-            if recipe.dropout:
-                set_rows(model, randomness.counter_bits(drop, ids))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(recipe, step, n_steps)
-            optimizer.zero_grad(set_to_none=True)
-            logits = model(inputs)
-            loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            loss.backward()
-            if recipe.gradient_clip is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-            optimizer.step()
-            loss_sum += loss.detach() * len(labels)
-            n_correct += (logits.detach().argmax(1) == labels).sum()
-            step += 1
-        losses.append(float(loss_sum) / len(task.sample_ids))
-        accuracies.append(float(n_correct) / len(task.sample_ids))
-        if not math.isfinite(losses[-1]):
-            raise TrainingDiverged(
-                f"{task.model_id}: the loss is {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup"
-            )
-    return {"loss_curve": losses, "accuracy_curve": accuracies}
-
-
-def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
+def train(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None) -> Trained:
     """Train the model of a task from its own seed. Raises TrainingDiverged when the loss is not a number."""
     started = time.perf_counter()
-    model = models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
-    curves = fit(model, task, dataset, recipe, device)
-    train_loss, train_accuracy = evaluate(model, dataset, task.sample_ids, task.own, recipe, device)
-    if not math.isfinite(train_loss):
-        raise TrainingDiverged(
-            f"{task.model_id}: the loss on its training data is {train_loss} after the last epoch; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup"
-        )
-    test_loss, test_accuracy = evaluate(model, dataset, task.test_ids, None, recipe, device)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    network = initial(task, dataset, recipe, device)
+    program = Single(network)
+    (curves,) = fit(program, [task], dataset, recipe, device, checkpoint)
+    (weights,) = program.weights()
+    return judged(network, task, weights, dataset, recipe, device, curves | {"engine": program.engine}, time.perf_counter() - started)
+
+
+def judged(
+    network: torch.nn.Module, task: Task, weights: dict[str, torch.Tensor], dataset: Dataset, recipe: Recipe, device: torch.device,
+    facts: dict[str, Any], seconds: float,
+) -> Trained:  # fmt: skip
+    """A trained model with its losses and accuracies; `network` holds its weights, `seconds` is what its training took."""
+    started = time.perf_counter()
+    train_loss, train_accuracy = evaluate(network, dataset, task.sample_ids, task.own, recipe, device)
+    check_finite(train_loss, task, f"the loss on its training data is {train_loss} after the last epoch", recipe)
+    test_loss, test_accuracy = evaluate(network, dataset, task.test_ids, None, recipe, device)
     facts = {
         "train_loss": train_loss, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy,
-        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), **curves,
-        "device": device_name(device), "torch": torch.__version__, "engine": "sequential", "seconds": time.perf_counter() - started,
+        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), **facts,
+        "device": devices.device_name(device), "torch": torch.__version__, "seconds": seconds + time.perf_counter() - started,
     }  # fmt: skip
     return Trained(weights, facts)
 

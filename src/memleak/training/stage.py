@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from memleak import data, provenance
-from memleak.designs import Shard
-from memleak.params import ParamsError, Recipe
-from memleak.training import loop
+from memleak.designs import Shard, Task
+from memleak.models.stacked import NotStackable
+from memleak.params import ParamsError, Recipe, Training
+from memleak.training import devices, engines, ensemble, loop
+from memleak.training.checkpoints import Checkpoint
+from memleak.training.loop import Trained
 from memleak.training.store import Store, link
 
 
@@ -19,11 +24,15 @@ def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
     """Refuse a recipe that the data cannot serve."""
     if recipe.batch_size > n_members:
         raise ParamsError(f"batch_size: {recipe.batch_size} is larger than a training set of {n_members} records; lower it")
-    if len(dataset.shape) != 3 and (recipe.flip or recipe.shift):
-        raise ParamsError(f"flip and shift move images; the data has shape {dataset.shape}; leave them out")
+    if len(dataset.shape) != 3 and (recipe.flip or recipe.shift or recipe.cutout):
+        raise ParamsError(f"flip, shift and cutout are for images; the data has shape {dataset.shape}; leave them out")
+    if len(dataset.shape) == 3 and recipe.cutout > min(dataset.shape[:2]):
+        raise ParamsError(f"cutout: a square of {recipe.cutout} pixels is larger than images of {dataset.shape[0]} x {dataset.shape[1]}; lower it")
 
 
-def train(data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, output: Path, device: str) -> dict[str, Any]:
+def train(
+    data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, output: Path, device: str, training: Training = Training()
+) -> dict[str, Any]:  # fmt: skip
     """Train the models of a shard and write them as `output`. Returns how many were trained and adopted."""
     dataset = data.read(data_path)
     tasks = planned.tasks(dataset)
@@ -33,24 +42,71 @@ def train(data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, out
     store = Store(recipe_name, data_sha256, output.parent)
     started = time.perf_counter()
     with store.lock(planned.name):
-        models = store.find([task.model_id for task in tasks])
-        missing = [task for task in tasks if task.model_id not in models]
-        print(f"{planned.name}: {len(models)} of {len(tasks)} models adopted, {len(missing)} to train", flush=True)
-        torch_device = loop.prepare_torch(device)
-        for n_done, task in enumerate(tqdm(missing, desc=planned.name, unit="model", disable=None), start=1):
-            trained = loop.train(task, dataset, recipe, torch_device)
-            trained.facts |= {
-                "model_id": task.model_id, "round": task.round, "role": task.role, "arm": task.arm,
-                "target": task.target.name if task.target else None, "key": task.key,
+        found = store.find([task.model_id for task in tasks])
+        missing = [task for task in tasks if task.model_id not in found]
+        print(f"{planned.name}: {len(found)} of {len(tasks)} models adopted, {len(missing)} to train", flush=True)
+        torch_device = devices.prepare_torch(device)
+        n_stacked = engines.stack_of(training, recipe, dataset.shape, dataset.n_classes, torch_device, len(tasks))
+
+        def checkpoint_of(group: list[Task], engine: str) -> Checkpoint:
+            facts = {
+                "recipe": recipe_name, "data_sha256": data_sha256, "models": [task.model_id for task in group], "engine": engine,
+                "device": devices.device_name(torch_device), "torch": torch.__version__,
             }  # fmt: skip
-            models[task.model_id] = trained
-            facts = trained.facts
-            if n_done < len(missing):
-                store.keep_single(shard, trained)
-            print(
-                f"trained {task.model_id} ({n_done} of {len(missing)}): train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
-                flush=True,
-            )
-        kept = store.keep(shard, [models[task.model_id] for task in tasks])
+            return Checkpoint(store.checkpoint(group[0].model_id), facts, training.checkpoint_minutes)
+
+        n_done = 0
+        with tqdm(total=len(missing), desc=planned.name, unit="model", disable=None) as progress:
+            for group in train_all(missing, n_stacked, dataset, recipe, torch_device, checkpoint_of):
+                for task, trained in group:
+                    trained.facts |= {
+                        "model_id": task.model_id, "round": task.round, "role": task.role, "arm": task.arm,
+                        "target": task.target.name if task.target else None, "key": task.key,
+                    }  # fmt: skip
+                    found[task.model_id] = trained
+                    n_done, facts = n_done + 1, trained.facts
+                    if n_done < len(missing):
+                        store.keep_single(shard, trained)
+                    print(
+                        f"trained {task.model_id} ({n_done} of {len(missing)}, {facts['engine']}): "
+                        f"train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
+                        flush=True,
+                    )
+                store.checkpoint(group[0][0].model_id).unlink(missing_ok=True)
+                progress.update(len(group))
+        kept = store.keep(shard, [found[task.model_id] for task in tasks])
         link(kept, output)
     return {"trained": len(missing), "adopted": len(tasks) - len(missing), "seconds": time.perf_counter() - started}
+
+
+def train_all(
+    tasks: list[Task], n_stacked: int, dataset: data.Dataset, recipe: Recipe, device: torch.device, checkpoint_of: Callable[[list[Task], str], Checkpoint]
+) -> Iterator[list[tuple[Task, Trained]]]:
+    """Train tasks, group by group of those that train together; each group is given out when it is done.
+
+    Where a stack does not fit into the memory, half as many models train at once from there on. Where the networks
+    cannot be stacked they train one after another. Both are said.
+    """
+    waiting = list(tasks)
+    while waiting:
+        group = engines.groups(waiting, n_stacked, recipe.batch_size)[0]
+        try:
+            if n_stacked == 1:
+                trained = [loop.train(group[0], dataset, recipe, device, checkpoint_of(group, loop.Single.engine))]
+            else:
+                trained = ensemble.train(group, n_stacked, dataset, recipe, device, checkpoint_of(group, f"ensemble of {n_stacked}"))
+        except NotStackable as error:
+            print(f"trained one after another: {recipe.architecture} cannot be stacked: {error}", flush=True)
+            n_stacked = 1
+            continue
+        except RuntimeError as error:
+            if n_stacked == 1 or not engines.is_out_of_memory(error):
+                raise
+            n_stacked //= 2
+            print(f"out of memory: {n_stacked} models at once from here on", flush=True)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        done = {task.model_id for task in group}
+        waiting = [task for task in waiting if task.model_id not in done]
+        yield list(zip(group, trained, strict=True))

@@ -106,6 +106,10 @@ class Store:
         """Write a finished model of an unfinished shard."""
         write_shard(self._single(model.facts["model_id"]), shard, [model])
 
+    def checkpoint(self, model_id: str) -> Path:
+        """Where the state of a training is kept, named after its first model."""
+        return self.folder / f"checkpoint-{model_id}.state"
+
     def _single(self, model_id: str) -> Path:
         return self.folder / f"single-{model_id}.safetensors"
 

@@ -1,0 +1,126 @@
+"""`memleak budget`: what a params.yaml will cost and what it will be able to say, before anything is paid for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from memleak import params, plan, provenance
+from memleak.budget import resolution
+from memleak.budget.cost import Cost
+from memleak.params import Pairs, Params
+from memleak.plan import Plan, PlannedAudit, prepared_path
+
+GPU_NAMES = Path("/proc/driver/nvidia/gpus")
+
+
+def budget(
+    path: str | os.PathLike[str], cores: int | str = "all", fpr: float | None = None, tpr: float | None = None, *, measure: bool = False,
+    directory: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The cost and the resolution of every audit of a params.yaml, as one nested dictionary.
+
+    Files are looked for in `directory` (default: beside params.yaml). With `measure`, recipes of which no model was
+    trained on this device are timed, which imports torch and takes some seconds each; else nothing here does.
+    """
+    source = Path(path).resolve()
+    if not source.is_file():
+        raise params.ParamsError(f"{path}: there is no such file (looked in {Path.cwd()})")
+    with _inside(source.parent if directory is None else directory):
+        planned = plan.build(params.parse(source.read_text(encoding="utf-8"), str(path)))
+        found = Cost(planned, device_of(planned.params), jobs_at_once(planned.params, cores))
+        if measure:
+            found.measured.update(_measure(found))
+        return facts(found, fpr, tpr)
+
+
+def facts(cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any]:
+    """All that is said, audit by audit and together."""
+    audits = {}
+    for name, audit in cost.plan.audits.items():
+        resolved = resolution.of_audit(audit.audit, cost.n_records(audit.recipe.name), fpr, tpr)
+        wish = resolved["wish"]
+        if isinstance(audit.audit.design, Pairs):
+            wish["models"] = _models_of_pairs(audit.audit.design, wish, cost.n_records(audit.recipe.name))
+        wish["exceeds_data"] = _exceeds(wish, cost.n_records(audit.recipe.name))
+        audits[name] = {
+            "design": audit.audit.design.kind, "dataset": audit.audit.dataset, "recipe": audit.recipe.name, "headline": audit.audit.headline_attack,
+            "alpha": resolution.alpha_of(audit.audit), "has_own_trainer": bool(audit.recipe.recipe.trainer),
+            "seconds_a_model": cost.seconds_a_model(audit), "bytes_a_model": cost.bytes_of_model(audit.recipe.name),
+            **cost.of_audit(audit), "resolution": resolved,
+        }  # fmt: skip
+    shelves = cost.shelves.values()
+    return {
+        "device": cost.device, "jobs_at_once": cost.workers, "audits": audits, "together": cost.of_jobs(list(cost.jobs.values())), "disk": cost.disk(),
+        "not_prepared": sorted({cost.plan.recipes[name].dataset_id for name, known in cost.data.items() if known is None}),
+        "broken": sorted({line for shelf in shelves for line in shelf.broken}), "of_other_data": sum(shelf.n_foreign for shelf in shelves),
+        "no_such_device": cost.params.device == "cuda" and not provenance.has_gpu(),
+    }  # fmt: skip
+
+
+def device_of(config: Params) -> str:
+    """What models will say they were trained on: `cpu`, the name of the GPU, or `gpu` where nobody tells its name without torch."""
+    if config.device == "cpu" or (config.device == "auto" and not provenance.has_gpu()):
+        return "cpu"
+    names = set()
+    with contextlib.suppress(OSError):
+        for card in GPU_NAMES.glob("*/information"):
+            names |= {line.split(":", 1)[1].strip() for line in card.read_text().splitlines() if line.startswith("Model:")}
+    return names.pop() if len(names) == 1 else "gpu"
+
+
+def jobs_at_once(config: Params, cores: int | str) -> int:
+    """Trainings side by side: one a core on a CPU, one a GPU otherwise."""
+    try:
+        n_cores = len(os.sched_getaffinity(0)) if cores == "all" else int(cores)
+    except ValueError:
+        n_cores = 0
+    if n_cores < 1:
+        raise ValueError(f"cores: {cores!r} is no number of cores; give 1 or more, or all")
+    return n_cores if device_of(config) == "cpu" else max(1, min(n_cores, provenance.n_gpus()))
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Paths in params are relative to the folder of the run."""
+    before = Path.cwd()
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _measure(cost: Cost) -> dict[str, dict[str, Any]]:
+    """Time each recipe of which nothing is known, where its data is prepared and the training is ours."""
+    from memleak.budget import measure
+
+    found = {}
+    for name, recipe in cost.plan.recipes.items():
+        if cost.seconds(name) is not None or cost.data[name] is None or recipe.recipe.trainer:
+            continue
+        shard = measure.first_shard([shard for (of, _), shard in cost.plan.shards.items() if of == name])
+        path = Path(prepared_path(recipe.dataset_id, recipe.dataset))
+        found[name] = measure.time_model(path, recipe.recipe, shard, cost.params.training, cost.params.device)
+    return found
+
+
+def _models_of_pairs(design: Pairs, wish: dict[str, Any], n_records: int | None) -> float | None:
+    """Models of a plan with the wished-for rounds: base models, IN arms, and OUT arms of a target's own where a subset holds it."""
+    n = design.pool or n_records
+    if n is None or wish["holdout_rounds"] is None:
+        return None
+    return (wish["rounds"] + wish["holdout_rounds"]) * (1 + len(design.targets.names()) * (1 + design.subset_size / n))
+
+
+def _exceeds(wish: dict[str, Any], n_records: int | None) -> bool:
+    asked = wish.get("records") or wish.get("canaries")
+    return asked is not None and n_records is not None and asked > n_records
+
+
+__all__ = ["Cost", "Plan", "PlannedAudit", "budget", "device_of", "facts", "jobs_at_once"]

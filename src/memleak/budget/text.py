@@ -1,0 +1,209 @@
+"""The budget as plain text: one table, then one paragraph an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memleak.report.pool import level, share
+
+UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+def text(budget: dict[str, Any]) -> str:
+    """What `memleak budget` prints."""
+    parts = [_costs(budget), *_notes(budget)]
+    for name, audit in budget["audits"].items():
+        parts.append(_resolution(name, audit))
+    return "\n\n".join(parts)
+
+
+def _costs(budget: dict[str, Any]) -> str:
+    rows: list[tuple[str, ...]] = [("audit", "models", "there", "to train", "s a model", "training", "weights", "signals, scores")]
+    for name, audit in budget["audits"].items():
+        written = [audit["signal_bytes"], audit["score_bytes"]]
+        other = None if None in written else sum(written)
+        rows.append((name, _models(audit), _about(audit["there"]), _to_train(audit), _seconds(audit["seconds_a_model"]), *_paid(audit), size(other)))
+    if len(rows) > 2:
+        rows.append(("together*", *(find(budget["together"]) for find in (_models, lambda x: _about(x["there"]), _to_train)), "", *_paid(budget["together"]), ""))  # fmt: skip
+    return table(rows) + ("\n* shards that audits share are counted once" if len(rows) > 2 else "")
+
+
+def _paid(cost: dict[str, Any]) -> tuple[str, str]:
+    return _range(cost["training_seconds"]) if cost["to_train"] else "none", size(cost["model_bytes"])
+
+
+def _notes(budget: dict[str, Any]) -> list[str]:
+    """On what the figures rest, and what is wrong."""
+    where = "a CPU" if budget["device"] == "cpu" else "a GPU" if budget["device"] == "gpu" else budget["device"]
+    n = budget["jobs_at_once"]
+    lines = [f"Training on {where}, {n} {_plural('job', n)} at once; starting jobs, asking the models and measuring come on top."]
+    if any(audit["is_about"] for audit in budget["audits"].values()):
+        lines.append("About: a record has OUT arms of its own in the rounds whose subset holds it, which only the data can tell.")
+    measured = {audit["recipe"]: audit["seconds_a_model"] for audit in budget["audits"].values()}
+    own = {audit["recipe"] for audit in budget["audits"].values() if audit["has_own_trainer"]}
+    for recipe, found in measured.items():
+        if found is None and recipe in own:
+            lines.append(f"{recipe}: no model was trained on {where} here, and how long a trainer of your own takes nobody else can tell.")
+        elif found is None:
+            lines.append(
+                f"{recipe}: no model was trained on {where} here, so its hours are not known. Run `snakemake data --cores 1` and `memleak budget --measure`, which times a few steps."
+            )
+        elif found["n"]:
+            lines.append(
+                f"{recipe}: seconds of {found['n']} {_plural('model', found['n'])} trained here ({', '.join(found['engines'])}): median, and the middle 80 %."
+            )
+        else:
+            lines.append(f"{recipe}: timed on {found['timed_records']} records ({', '.join(found['engines'])}); with other jobs beside it a model may take longer.")  # fmt: skip
+    for place in budget["disk"]:
+        needs = ", how much is needed is not known" if place["needs"] is None else f", about {size(place['needs'])} needed"
+        lines.append(
+            f"Disk of {place['folder']}: {size(place['free'])} free{needs}.{'' if place['fits'] else ' IT DOES NOT FIT: free some space first.'}"
+        )
+    if budget["no_such_device"]:
+        lines.append("device: cuda is asked for, and no GPU is here: on this machine training will stop.")
+    if budget["not_prepared"]:
+        lines.append(
+            f"Not prepared yet: {', '.join(budget['not_prepared'])}. Models that are there are counted by their recipe, whatever data they were trained on."
+        )
+    if budget["of_other_data"]:
+        lines.append(f"{budget['of_other_data']} models of other data have the same recipe; they do not count.")
+    lines += [f"Not counted: {line}" for line in budget["broken"]]
+    return ["\n".join(lines)]
+
+
+def _resolution(name: str, audit: dict[str, Any]) -> str:
+    """What an audit will be able to say, and the smallest plan for more."""
+    found = audit["resolution"]
+    head = f"{name} ({audit['design']}), {audit['headline']} at FPR {level(found['fpr'])}"
+    lines = [_said(check) for check in found["checks"]] or ["How many records there are is not known before the data is prepared."]
+    if found["fpr"] != audit["alpha"]:
+        lines.append(
+            f"The attack's own alpha is {level(audit['alpha'])}: set it to {level(found['fpr'])} too, or its decisions are about another rate."
+        )
+    return "\n  ".join([head, *lines, *_rates(audit, found), _wish(audit, found)])
+
+
+def _said(check: dict[str, Any]) -> str:
+    takes = "more than anybody pays for" if check["needs"] is None else f"{check['needs']:,}"
+    return f"{'yes' if check['holds'] else 'NO ':3}  {check['what']}: {check['has']:,} {check['unit']}, takes {takes}"
+
+
+def _rates(audit: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """What can be told apart, and how well."""
+    if found["certified_from"] is None:
+        return []
+    by = {"pairs": "fitting rounds", "halves": "records", "canaries": "canaries"}[audit["design"]]
+    lines = [f"Lowest FPR that so many {by} certify: {share(found['certified_from'])}."]
+    smallest, half, fpr = found["smallest_tpr"], found["half_width"], level(found["fpr"])
+    if audit["design"] == "pairs":
+        if smallest is None:
+            lines.append(f"No leak can be shown: {found['n_judged']} hold-out rounds are too few for any interval above {fpr}.")
+        else:
+            lines.append(f"Smallest TPR on one record that four of five such audits show to be above {fpr}: {share(smallest)}.")
+            lines.append(f"A rate will be known to +-{_points(half)} or better.")
+    elif smallest is None:
+        lines.append(f"No leak can be shown at FPR {fpr}: even the interval of a TPR of 100 % would reach down to it.")
+    else:
+        lines.append(
+            f"Smallest TPR that four of five such audits show to be above {fpr}: {_between(found['smallest_tpr_at_best'], smallest, share)}."
+        )
+        best = found["half_width_at_best"]
+        lines.append(f"A TPR of {share(found['wish']['tpr'] or smallest)} will be known to about +-{_between(best, half, _points)}.")
+        if best is not None and best < half:
+            lines.append(
+                "The first if models answer independently about a record, the second if alike; wider still between few models of unlike level."
+            )
+    if "epsilon" in found:
+        best, held = found["epsilon"]["attainable"], found["epsilon"]
+        lines.append(f"Largest lower bound of epsilon, were every guess right: {best:.2f} (delta {held['delta']:g}, {100 * held['confidence']:g} % confidence).")  # fmt: skip
+    return lines
+
+
+def _wish(audit: dict[str, Any], found: dict[str, Any]) -> str:
+    """The smallest plan for what is wished for."""
+    wish, fpr = found["wish"], level(found["fpr"])
+    goal = "a verdict that can be LOW" if wish["tpr"] is None else f"showing a TPR of {share(wish['tpr'])}"
+    head = f"Smallest plan for certifying FPR {fpr} and {goal}: "
+    if audit["design"] == "pairs":
+        if wish["holdout_rounds"] is None:
+            return head + "no affordable number of rounds."
+        models = "" if wish["models"] is None else f" (about {round(wish['models']):,} models)"
+        return head + f"rounds: {wish['rounds']}, holdout_rounds: {wish['holdout_rounds']}{models}."
+    unit, key = ("canaries", "canaries") if audit["design"] == "canaries" else ("records", "pool")
+    if wish[unit] is None:
+        return head + f"no affordable number of {unit}."
+    return (
+        head
+        + f"{key}: {wish[unit]}, models: {wish['models']} ({wish['least_models']} or more).{' The data set has fewer records.' if wish['exceeds_data'] else ''}"
+    )
+
+
+def _between(low: float | None, high: float | None, show: Callable[[float | None], str]) -> str:
+    return show(high) if low is None or show(low) == show(high) else f"{show(low)} to {show(high)}"
+
+
+def _points(half: float | None) -> str:
+    return "?" if half is None else f"{100 * half:.2g} points"
+
+
+def _about(count: float) -> str:
+    return f"{round(count):,}"
+
+
+def _models(cost: dict[str, Any]) -> str:
+    return _counted(cost, cost["models"])
+
+
+def _to_train(cost: dict[str, Any]) -> str:
+    return _counted(cost, cost["to_train"])
+
+
+def _counted(cost: dict[str, Any], n: float) -> str:
+    if cost["n_unknown_arms"]:
+        return f"{_about(n)} to {_about(n + cost['n_unknown_arms'])}"
+    return f"about {_about(n)}" if cost["is_about"] else _about(n)
+
+
+def _seconds(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "?"
+    return f"{found['median']:.3g}" + (f" ({found['low']:.3g} to {found['high']:.3g})" if found["high"] > found["low"] else "")
+
+
+def _range(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "?"
+    low, high = duration(found["low"]), duration(found["high"])
+    return low if low == high else f"{low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def size(n_bytes: float | None) -> str:
+    """`3.4 MB`."""
+    if n_bytes is None:
+        return "?"
+    unit, of = next(((unit, of) for unit, of in UNITS if n_bytes >= of), ("B", 1.0))
+    return f"{n_bytes / of:.3g} {unit}"
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else f"{word}s"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns of one width each, the first and last to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in (0, last) else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,79 @@
+"""Samples on the device, and the batches that tasks draw from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from memleak.data import Dataset
+from memleak.designs import Roster, Task
+from memleak.params import Recipe
+from memleak.training.augment import Features, Images
+
+_DRAWN_AT_ONCE = 65_536  # samples whose augmentation is drawn in one go: many small draws cost more, a whole epoch's can fill the memory
+
+
+def look_up(dataset: Dataset, sample_ids: np.ndarray, own: Roster | None) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the data set that samples have their content from, and their labels, [n] each: those of `own` have their own."""
+    if own is None:
+        return sample_ids, np.array(dataset.labels[sample_ids])
+    position = np.searchsorted(own.sample_id, sample_ids).clip(max=len(own) - 1)
+    is_own = own.sample_id[position] == sample_ids
+    rows = np.where(is_own, own.source_id[position], sample_ids)
+    return rows, np.where(is_own, own.label[position], dataset.labels[rows])
+
+
+class Pick:
+    """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
+
+    def __init__(
+        self, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device, *, augmented: bool,
+        view: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        rows, labels = look_up(dataset, sample_ids, own)
+        self._sorted = np.sort(sample_ids)
+        self._position = np.argsort(sample_ids)
+        self.labels = torch.from_numpy(labels).to(device)
+        found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
+        inputs = torch.from_numpy(np.ascontiguousarray(found)).to(device)
+        mean, std = (torch.tensor(dataset.facts[key], dtype=torch.float64, device=device) for key in ("mean", "std"))
+        dtype = getattr(torch, recipe.weight_dtype)
+        if inputs.dim() == 4:
+            flip, shift, cutout = (recipe.flip, recipe.shift, recipe.cutout) if augmented else (False, 0, 0)
+            self.inputs: Images | Features = Images(inputs, mean, std, flip=flip, shift=shift, cutout=cutout, dtype=dtype)
+        else:
+            self.inputs = Features(inputs, mean, std, dtype)
+        self.device = device
+
+    def batches(self, batches: Sequence[np.ndarray], key: int | Sequence[int] = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Inputs [B, ...], labels [B] and ids [B] of each batch.
+
+        `key` decides how samples are augmented. Where there are several they take turns: those of M models whose
+        samples alternate in a batch.
+        """
+        sizes = np.cumsum([len(batch) for batch in batches])
+        for part in np.split(np.arange(len(batches)), np.flatnonzero(np.diff(sizes // _DRAWN_AT_ONCE)) + 1):
+            yield from self._draw([batches[i] for i in part], key)
+
+    def _draw(self, batches: Sequence[np.ndarray], key: int | Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        sample_ids = np.concatenate(batches)
+        positions = torch.from_numpy(self._position[np.searchsorted(self._sorted, sample_ids)]).to(self.device)
+        ids = torch.from_numpy(sample_ids).to(self.device)
+        keys = key if isinstance(key, int) else torch.tensor(key, device=self.device).repeat(len(ids) // len(key))
+        drawn = (self.labels[positions], ids, *self.inputs.draw(positions, ids, keys))
+        for labels, batch_ids, *places in zip(*(tensor.split([len(batch) for batch in batches]) for tensor in drawn), strict=True):
+            yield self.inputs.take(*places), labels, batch_ids
+
+
+def steps_of(tasks: Sequence[Task], epoch: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The steps of an epoch of M tasks that have equally many: sample ids [B, M], and how many of each task's count, [M].
+
+    A task with fewer than B samples in a step has its first ones once more below.
+    """
+    found = []
+    for parts in zip(*(task.batches(epoch, batch_size) for task in tasks), strict=True):
+        counts = np.array([len(part) for part in parts])
+        found.append((np.stack([np.resize(part, counts.max()) for part in parts], axis=1), counts))
+    return found

@@ -1,0 +1,77 @@
+"""One model after another, or several as one program: which is faster here, as a committed table says.
+
+The table (`engines.json`) was measured with `memleak tune`; it is never measured at run time, since a choice that
+depends on the load of a machine would change bits from run to run.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from memleak import models
+from memleak.designs import Task
+from memleak.params import Recipe, Training
+
+TABLE = Path(__file__).with_name("engines.json")
+
+
+@functools.cache
+def table() -> list[dict[str, Any]]:
+    """Entries of the committed table: on a class of devices (cpu, cuda), for an architecture, up to a size, so many models at once."""
+    return json.loads(TABLE.read_text())["entries"]
+
+
+def size_of(recipe: Recipe, shape: tuple[int, ...], n_classes: int) -> float:
+    """Million multiplications of one model's forward pass in one step; computes nothing."""
+    network = models.build(recipe, shape, n_classes, seed=0, device=torch.device("meta")).eval()
+    total = 0.0
+
+    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += output.numel() * module.weight[0].numel()  # type: ignore[index, operator]
+
+    for module in network.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(count)
+    one = (1, *shape) if len(shape) == 1 else (1, shape[2], *shape[:2])
+    with torch.no_grad():
+        network(torch.empty(one, device="meta", dtype=getattr(torch, recipe.weight_dtype)))
+    return total * recipe.batch_size / 1e6
+
+
+def stack_of(training: Training, recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torch.device, n_models: int) -> int:
+    """How many models of a shard of `n_models` train as one program; 1 is one after another.
+
+    What params say counts; else the table, though never more than the power of two that holds the shard.
+    """
+    if training.engine == "sequential" or n_models < 2 or recipe.precision == "float16":  # each model scales its loss by its own history
+        return 1
+    if training.stack is not None:
+        return training.stack
+    largest = 8 if training.engine == "ensemble" else _tabled(recipe, shape, n_classes, device)
+    return min(largest, 1 << (n_models - 1).bit_length())
+
+
+def _tabled(recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torch.device) -> int:
+    known = [entry for entry in table() if (entry["device"], entry["architecture"]) == (device.type, recipe.architecture)]
+    size = size_of(recipe, shape, n_classes) if known else 0.0
+    return next((entry["stack"] for entry in sorted(known, key=lambda entry: entry["up_to"]) if size <= entry["up_to"]), 1)
+
+
+def groups(tasks: Sequence[Task], n_stacked: int, batch_size: int) -> list[list[Task]]:
+    """Tasks that train together: at most `n_stacked`, with equally many steps, in order."""
+    by_steps: dict[int, list[Task]] = {}
+    for task in tasks:
+        by_steps.setdefault(-(-len(task.members) // batch_size), []).append(task)
+    return [same[first : first + n_stacked] for same in by_steps.values() for first in range(0, len(same), n_stacked)]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or this machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)

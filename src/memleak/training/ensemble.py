@@ -1,0 +1,78 @@
+"""All models of a shard as one program: their networks stacked, every model with its own samples, seed and draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from memleak.data import Dataset
+from memleak.designs import Task
+from memleak.models import stacked
+from memleak.params import Recipe
+from memleak.training import loop
+from memleak.training.checkpoints import Checkpoint
+from memleak.training.loop import Single, Trained
+
+
+class Stack(Single):
+    """The program of several models. Raises NotStackable where the networks cannot be one."""
+
+    def __init__(self, networks: Sequence[torch.nn.Module]) -> None:
+        super().__init__(stacked.stack(networks))
+        self.n_models, self.engine = len(networks), f"ensemble of {len(networks)}"
+        self.shapes = {name: tensor.shape for name, tensor in networks[0].state_dict().items()}
+        self.share: torch.Tensor | None = None  # [B, M], of a sample in its model's loss
+
+    def arrange(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Samples of models in turn, [B * M, ...], as [B, M * C, H, W] in channels-last memory or [M, B, F]."""
+        if inputs.dim() == 2:
+            return inputs.view(-1, self.n_models, inputs.shape[1]).transpose(0, 1)
+        _, channels, height, width = inputs.shape
+        each = inputs.permute(0, 2, 3, 1).reshape(-1, self.n_models, height, width, channels)
+        return each.permute(0, 2, 3, 1, 4).reshape(len(each), height, width, -1).permute(0, 3, 1, 2)
+
+    def set_rows(self, rows: torch.Tensor) -> None:
+        stacked.set_rows(self.network, rows.view(-1, self.n_models).T)
+
+    def set_counts(self, counts: np.ndarray, n_rows: int) -> None:
+        weight = next(self.network.parameters())
+        fewest, on_device = int(counts.min()), torch.from_numpy(counts).to(weight.device)
+        is_counted = torch.arange(n_rows, device=weight.device)[:, None] < on_device  # [B, M]
+        self.share = is_counted.to(weight.dtype) / on_device
+        stacked.set_counts(self.network, None if fewest == n_rows else on_device, fewest)
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.share is not None
+        truth = labels.view(-1, self.n_models).T  # [M, B]
+        each = functional.cross_entropy(logits.reshape(-1, logits.shape[2]), truth.reshape(-1), reduction="none", label_smoothing=smoothing)
+        is_right = (logits.detach().argmax(2) == truth) & (self.share.T > 0)
+        return (each.view(truth.shape) * self.share.T).sum(1), is_right.sum(1)
+
+    def weights(self) -> list[dict[str, torch.Tensor]]:
+        parts = {name: tensor.detach().cpu().reshape(self.n_models, *self.shapes[name]) for name, tensor in self.network.state_dict().items()}
+        return [{name: tensor[model].contiguous() for name, tensor in parts.items()} for model in range(self.n_models)]
+
+
+def train(
+    tasks: Sequence[Task], n_stacked: int, dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
+) -> list[Trained]:
+    """Train the models of at most `n_stacked` tasks, which have equally many steps, as one program.
+
+    Where there are fewer, the first task fills the empty places, so that a model's bits depend on the size of
+    the stack and not on who else is there.
+    """
+    started = time.perf_counter()
+    padded = [*tasks, *[tasks[0]] * (n_stacked - len(tasks))]
+    networks = [loop.initial(task, dataset, recipe, device) for task in padded]
+    program = Stack(networks)
+    curves = loop.fit(program, padded, dataset, recipe, device, checkpoint)
+    seconds = (time.perf_counter() - started) / len(tasks)
+    found = []
+    for task, weights, curve in zip(tasks, program.weights(), curves, strict=False):
+        networks[0].load_state_dict(weights)
+        found.append(loop.judged(networks[0], task, weights, dataset, recipe, device, curve | {"engine": program.engine}, seconds))
+    return found
