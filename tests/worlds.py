@@ -85,7 +85,7 @@ def audit_world(
         "targets": {name: {"kind": kind, "is_canary": kind == "mislabelled"} for name, kind in kinds.items()},
     }  # fmt: skip
     model = {
-        "device": "cpu", "torch": "2.9.0+cpu", "n_train": 500, "n_test": 500, "train_loss": 0.01, "test_loss": 0.4,
+        "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential", "n_train": 500, "n_test": 500, "train_loss": 0.01, "test_loss": 0.4,
         "train_accuracy": 1.0, "test_accuracy": 0.95, "loss_curve": [1.0, 0.5], "accuracy_curve": [0.5, 0.9],
     }  # fmt: skip
     thresholds = {

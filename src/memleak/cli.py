@@ -16,7 +16,7 @@ from typing import Any
 
 from memleak import params as params_room
 from memleak.designs import Shard, shard_of
-from memleak.params import Dataset, Recipe
+from memleak.params import Dataset, Recipe, Training
 
 
 def _fetch(a: argparse.Namespace) -> str:
@@ -38,7 +38,7 @@ def _train(a: argparse.Namespace) -> str:
     from memleak.training import stage
 
     recipe = json.loads(a.recipe)
-    done = stage.train(a.data, recipe["name"], Recipe(**recipe["recipe"]), _shard(a.shard), a.output, a.device)
+    done = stage.train(a.data, recipe["name"], Recipe(**recipe["recipe"]), _shard(a.shard), a.output, a.device, Training(**json.loads(a.training)))
     return f"{done['trained']} models trained, {done['adopted']} adopted, {done['seconds']:.1f} s"
 
 
@@ -172,6 +172,23 @@ def _mapping(text: str, option: str) -> dict[str, Any]:
     return found
 
 
+def _tune(a: argparse.Namespace) -> str:
+    from memleak import plan
+    from memleak.training import devices, tune
+
+    planned = plan.build(params_room.load(a.params))
+    for name, recipe in planned.recipes.items():
+        path = Path(planned.dataset_path(name))
+        if recipe.recipe.trainer is not None:
+            print(f"{recipe.id}: a trainer of one's own trains one model after another", flush=True)
+            continue
+        if not path.exists():
+            raise ValueError(f"{path}: the data is not prepared yet; run `snakemake data --cores 1` first")
+        timings, size = tune.measure(path, recipe.recipe, a.device, a.stacks, seconds=a.seconds)
+        print(tune.text(recipe.id, recipe.recipe, devices.prepare_torch(a.device).type, timings, size), flush=True)
+    return ""
+
+
 def _unlock(a: argparse.Namespace) -> str:
     from memleak import pipeline
 
@@ -243,7 +260,7 @@ def parser() -> argparse.ArgumentParser:
     costs.add_argument("--directory", type=Path, help="where results are or will go (default: beside params.yaml)")
     costs.add_argument("--cores", default="all")
     costs.add_argument("--fpr", type=float, help="false-positive rate that is to be certified (default: each audit's alpha)")
-    costs.add_argument("--tpr", type=float, help="true-positive rate that is to be shown (default: the smallest plan is one whose verdict can be LOW)")
+    costs.add_argument("--tpr", type=float, help="true-positive rate that is to be shown (default: what a verdict LOW takes)")
     costs.add_argument("--measure", action="store_true", help="time a few steps of recipes of which no model was trained on this device")
     costs.add_argument("--json", action="store_true", help="print JSON")
 
@@ -252,6 +269,7 @@ def parser() -> argparse.ArgumentParser:
     verb("plan", _plan, "draw who trains on what", "data", "output", "samples", texts=("audit",))
     train = verb("train", _train, "train one shard of models", "data", "output", texts=("recipe", "shard"))
     query = verb("query", _query, "ask a shard's models about the audited samples", "models", "data", "output", texts=("recipe", "shard", "query"))
+    train.add_argument("--training", default="{}", help="JSON: engine, stack, checkpoint_minutes")
     for heavy in (train, query):
         heavy.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb("score", _score, "what an attack concludes", "plan", "samples", "output", texts=("attack",), lists=("signals", "population"))
@@ -288,6 +306,11 @@ def parser() -> argparse.ArgumentParser:
     )
     stats.add_argument("--output", type=Path, default=Path("stats"), help="folder to write (default: %(default)s)")
     stats.add_argument("--name", help="what the scores are called (default: the file's name)")
+    tune = verb("tune", _tune, "measure which engine trains the recipes of a params.yaml fastest here, and propose it")
+    tune.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"), help="default: %(default)s; its data must be prepared")
+    tune.add_argument("--stacks", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="models at once to try (default: %(default)s)")
+    tune.add_argument("--seconds", type=float, default=1.0, help="that each of three timings of a stack takes (default: %(default)s)")
+    tune.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb("unlock", _unlock, "remove the lock of a killed run, unless a run is at work here")
     verb("schema", _schema, "print the JSON schema of params.yaml").add_argument("--output", type=Path)
     return root

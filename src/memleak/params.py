@@ -27,7 +27,9 @@ IDLE = {  # fields that change nothing in an architecture of fixed shape
     "fast_cnn": {"hidden"}, "mlp": {"channels", "normalisation"}, "resnet18": {"channels", "hidden"}, "wide_resnet28_2": {"channels", "hidden"},
 }  # fmt: skip
 LOOP_NEEDS = ("epochs", "batch_size", "learning_rate")  # without a default, but unknown to a trainer of the user's
-OWN_TRAINER = {"trainer", "trainer_options", "architecture", "channels", "hidden", "normalisation", "dropout", "precision"}  # fields beside such a one
+OWN_TRAINER = {  # fields of a recipe with a trainer of the user's
+    "trainer", "trainer_options", "architecture", "channels", "hidden", "normalisation", "dropout", "precision",
+}  # fmt: skip
 PRESETS: dict[str, dict[str, Any]] = {
     # Frozen: a recipe that names a preset is digested field by field, so a changed number here would train anew, and without
     # a word, all models of everybody who chose it. Add a preset of another name instead.
@@ -143,7 +145,7 @@ class Recipe(Frozen):
         "float32", description="of the matrix products; weights stay float32 with tf32, bfloat16 and float16"
     )
     compile: bool = Field(False, description="compile the training step (torch.compile)")
-    trainer: str | None = Field(None, description="a function of your own that trains, `file.py:function`: (data, indices, seed, device) -> state_dict")
+    trainer: str | None = Field(None, description="trains in memleak's place: `file.py:function`, (data, indices, seed, device) -> state_dict")
     trainer_options: dict[str, JsonValue] = Field({}, description="further keyword arguments of the trainer")
 
     @model_validator(mode="before")
@@ -392,10 +394,10 @@ class Training(Frozen):
     """How models are trained, and not what comes out: nothing here moves a path or trains a model anew."""
 
     engine: Literal["auto", "sequential", "ensemble"] = Field(
-        "auto", description="one model after another, or several as one program; auto: whichever a committed table says is faster"
+        default="auto", description="one model after another, or several as one program; auto: whichever a committed table says is faster"
     )
-    stack: int | None = Field(None, gt=0, description="models trained as one program (default: what the table says)")
-    checkpoint_minutes: float = Field(10.0, gt=0, description="write the state of a training every so many minutes, to go on from after a kill")
+    stack: int | None = Field(default=None, gt=0, description="models trained as one program (default: what the table says)")
+    checkpoint_minutes: float = Field(default=10.0, gt=0, description="write the state of a training every so many minutes, to go on from after a kill")
 
 
 class Params(Frozen):

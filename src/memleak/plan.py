@@ -171,7 +171,10 @@ def recipe_code(recipe: Recipe) -> dict[str, str]:
     """Digests of the user's code that makes the weights: of the architecture's file, and of the trainer's file or module."""
     found = plugin_code("architectures", recipe.architecture)
     if recipe.trainer is not None:
-        found |= {"trainer_code": provenance.plugin_digest(plugins.source_of("trainers", recipe.trainer))}
+        try:
+            found |= {"trainer_code": provenance.plugin_digest(plugins.source_of("trainers", recipe.trainer))}
+        except SyntaxError as error:
+            raise ValueError(f"{recipe.trainer}: it, or a file that it imports, is not Python: {error.msg} in line {error.lineno}; mend it") from None
     return found
 
 

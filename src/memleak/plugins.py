@@ -56,8 +56,13 @@ def nearest(word: str, known: list[str]) -> str:
 
 def installed(room: str) -> dict[str, str]:
     """Names in a room: built in, and offered by installed packages as entry points `memleak.<room>`."""
-    found = {entry.name: entry.value for entry in importlib.metadata.entry_points(group=f"memleak.{room}")}
-    return {**found, **BUILT_IN[room]}
+    return {**_offered(room), **BUILT_IN[room]}
+
+
+@functools.cache
+def _offered(room: str) -> dict[str, str]:
+    """Entry points of a room; reading those of every installed package takes longer than a small model's epoch."""
+    return {entry.name: entry.value for entry in importlib.metadata.entry_points(group=f"memleak.{room}")}
 
 
 def locate(room: str, name: str) -> tuple[str, str]:

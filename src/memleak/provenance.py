@@ -92,8 +92,10 @@ def code_digest(*modules: str) -> str:
 
 
 def plugin_digest(path: str | os.PathLike[str]) -> str:
-    """Digest of a user's plug-in file: its code and that of the local modules that it imports."""
+    """Digest of a user's plug-in file: its code and that of the local modules and packages that it imports."""
     hasher, waiting, seen = hashlib.sha256(), [Path(path).resolve()], set()
+    beside = waiting[0].parent
+    roots = list(dict.fromkeys([beside, next(folder for folder in waiting[0].parents if not (folder / "__init__.py").is_file())]))
     while waiting:
         file = waiting.pop()
         if file in seen:
@@ -101,14 +103,26 @@ def plugin_digest(path: str | os.PathLike[str]) -> str:
         seen.add(file)
         hasher.update(_code_only(file.read_bytes()).encode())
         for node in ast.walk(ast.parse(file.read_bytes())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            beside = (file.parent / (name.replace(".", "/") + ".py") for name in sorted(names))
-            waiting.extend(candidate for candidate in beside if candidate.is_file())
+            waiting.extend(_local_files(node, file, roots))
     return hasher.hexdigest()[:8]
+
+
+def _local_files(node: ast.AST, file: Path, roots: list[Path]) -> list[Path]:
+    """The files that an import statement of a file reads, where they lie under a root; those of packages on the way included."""
+    if isinstance(node, ast.Import):
+        folders, names = roots, sorted(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        folders = [file.parents[node.level - 1]] if node.level else roots
+        module = [node.module] if node.module else []
+        names = module + [".".join([*module, alias.name]) for alias in node.names]
+    else:
+        return []
+    found = []
+    for folder in folders:
+        for parts in (name.split(".") for name in names):
+            packages = [folder.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
+            found += [candidate for candidate in (*packages, folder.joinpath(*parts[:-1], f"{parts[-1]}.py")) if candidate.is_file()]
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> 16)
 
 
-def counter_bits(key: int, *counters: Any) -> Any:
+def counter_bits(key: Any, *counters: Any) -> Any:
     """32 random bits for each element of the broadcast int64 `counters`.
 
     Works alike on NumPy arrays and on torch tensors of any device, with the same result. The product of two
@@ -51,7 +51,7 @@ def counter_bits(key: int, *counters: Any) -> Any:
     return _mix(bits)
 
 
-def counter_uniform(key: int, *counters: Any) -> Any:
+def counter_uniform(key: Any, *counters: Any) -> Any:
     """A uniform number in [0, 1) for each element of the broadcast int64 `counters`.
 
     24 bits: what float32 holds exactly, so that torch and NumPy agree and 1 is never reached by rounding.

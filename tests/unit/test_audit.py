@@ -120,7 +120,7 @@ def test_all_numbers_can_be_written_as_json():
 def test_models_of_two_devices_or_torch_versions_are_refused_unless_allowed():
     plan = {"data": {"n_classes": 10}}
     model = {
-        "device": "cpu", "torch": "2.9.0+cpu", "n_train": 5, "n_test": 5, "train_loss": 0.0, "test_loss": 1.0, "train_accuracy": 1.0,
+        "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential", "n_train": 5, "n_test": 5, "train_loss": 0.0, "test_loss": 1.0, "train_accuracy": 1.0,
         "test_accuracy": 0.9, "loss_curve": [1.0], "accuracy_curve": [1.0],
     }  # fmt: skip
 
@@ -129,4 +129,20 @@ def test_models_of_two_devices_or_torch_versions_are_refused_unless_allowed():
     with pytest.raises(audit.AuditError, match="several torch versions"):
         audit.models_found(plan, [model, model | {"torch": "2.10.0"}], allow_mixed=False)
     assert audit.models_found(plan, [model, model | {"torch": "2.9.1"}], allow_mixed=False)["n"] == 2
-    assert audit.models_found(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=True)["n"] == 2
+    assert audit.models_found(plan, [model, model | {"device": "NVIDIA H100"}], allow_mixed=True)["mixed"] == ["devices"]
+
+
+def test_every_device_torch_and_engine_is_counted_and_engines_may_be_mixed():
+    """An engine is no reason to refuse: it takes the same steps up to rounding."""
+    cpu = {
+        "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential", "n_train": 5, "n_test": 5, "train_loss": 0.0, "test_loss": 1.0,
+        "train_accuracy": 1.0, "test_accuracy": 0.9, "loss_curve": [1.0], "accuracy_curve": [1.0],
+    }  # fmt: skip
+    ensemble = cpu | {"engine": "ensemble of 8"}
+
+    found = audit.models_found({"data": {"n_classes": 10}}, [cpu, ensemble, ensemble], allow_mixed=False)
+
+    assert found["mixed"] == []
+    assert [(one["n"], one["device"], one["torch"], one["engine"]) for one in found["trained_on"]] == [
+        (2, "cpu", "2.9.0+cpu", "ensemble of 8"), (1, "cpu", "2.9.0+cpu", "sequential"),
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 ORDER = [
     {"randomness", "provenance", "plugins"}, {"params"}, {"artefacts"}, {"designs"}, {"plan"}, {"data"}, {"models"}, {"training"},
-    {"signals", "attacks"}, {"metrics"}, {"report"}, {"tester"}, {"app", "pipeline", "cli"},
+    {"signals", "attacks"}, {"metrics"}, {"report"}, {"budget", "contracts"}, {"tester"}, {"app", "pipeline", "cli"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 NO_TORCH = {"attacks", "metrics", "report"}
@@ -40,7 +40,7 @@ def test_no_room_imports_a_later_one(project):
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["memleak.cli", "memleak.plan", "memleak.attacks.single_point", "memleak.params"])
+@pytest.mark.parametrize("module", ["memleak.cli", "memleak.plan", "memleak.attacks.single_point", "memleak.params", "memleak.budget"])
 def test_what_the_workflow_reads_while_it_plans_does_not_import_torch(module):
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
 

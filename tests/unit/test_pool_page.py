@@ -161,6 +161,22 @@ def test_optimistic_figures_are_called_so(halves):
         assert words in text
 
 
+def test_mixed_devices_and_engines_are_told(halves):
+    made = [
+        {"n": 8, "device": "NVIDIA H100", "torch": "2.9.0", "engine": "ensemble of 8"},
+        {"n": 4, "device": "cpu", "torch": "2.8.0", "engine": "sequential"},
+    ]
+    models = halves.metrics["models"] | {"trained_on": made, "mixed": ["devices", "torch versions"]}
+
+    html, _ = halves.page(halves.metrics | {"models": models})
+
+    assert (
+        "Models of several devices and torch versions are mixed (8 models on NVIDIA H100 with torch 2.9.0; 4 models on cpu with torch 2.8.0)" in html
+    )
+    assert "Trained: 8 models on NVIDIA H100 (torch 2.9.0, ensemble of 8), 4 models on cpu (torch 2.8.0, sequential)." in html
+    assert re.search(r"Trained: \d+ models on cpu", halves.html) and "are mixed" not in halves.html
+
+
 def test_halves_print_no_epsilon_and_why(halves):
     text = _text(halves.html)
 

@@ -99,6 +99,37 @@ def test_a_rule_is_worded_in_the_signals_own_units(intervals, signal, words):
     assert page._region(intervals, signal) == words
 
 
+MIXED = [
+    {"n": 20, "device": "NVIDIA H100", "torch": "2.9.0+cu130", "engine": "ensemble of 8"},
+    {"n": 18, "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential"},
+    {"n": 1, "device": "cpu", "torch": "2.9.0+cpu", "engine": "ensemble of 4"},
+]
+
+
+def test_the_page_says_on_what_and_how_the_models_were_trained(walk):
+    html = (walk / "audits/small/report.html").read_text()
+
+    said = re.search(r"Trained: (.*)\.$", html, re.MULTILINE)[1]
+    counted = re.findall(r"(\d+) models? on cpu \(torch [\w.+]+, [\w ]+\)", said)
+    assert sum(map(int, counted)) == walk.metrics["models"]["n"] and len(counted) == said.count("torch")
+    assert "are mixed" not in html
+
+
+def test_mixed_devices_are_counted_beside_the_verdict(walk):
+    html, _ = _page(walk, walk.metrics | {"models": walk.metrics["models"] | {"trained_on": MIXED, "mixed": ["devices"]}})
+
+    assert "Models of several devices are mixed (20 models on NVIDIA H100 with torch 2.9.0+cu130; 19 models on cpu with torch 2.9.0+cpu)" in html
+    assert "20 models on NVIDIA H100 (torch 2.9.0+cu130, ensemble of 8), 18 models on cpu (torch 2.9.0+cpu, sequential), 1 model on cpu" in html
+
+
+def test_mixed_engines_are_a_sentence_and_no_warning(walk):
+    html, _ = _page(walk, walk.metrics | {"models": walk.metrics["models"] | {"trained_on": MIXED[1:], "mixed": []}})
+
+    assert "Engines take the same steps up to rounding" in html and "are mixed" not in html
+    html, _ = _page(walk, walk.metrics | {"models": walk.metrics["models"] | {"trained_on": MIXED[1:2], "mixed": []}})
+    assert "Engines" not in html
+
+
 def test_the_index_names_every_audit(walk):
     html = page.index_page([walk.metrics])
 

@@ -12,7 +12,7 @@ from memleak.data import Dataset
 from memleak.designs import Complements, Task
 from memleak.models import ModelError, resnet, wide_resnet
 from memleak.params import Recipe
-from memleak.training import loop
+from memleak.training import devices, loop
 from memleak.training.loop import Trained
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def one_step(network: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
 
 
 @pytest.fixture(scope="module", params=list(BUILD))
@@ -67,7 +67,7 @@ def task_of(images: Dataset) -> Task:
 @pytest.fixture(scope="module")
 def trained(images, name) -> Trained:
     """A network after two steps on eight images."""
-    loop.prepare_torch("cpu")
+    devices.prepare_torch("cpu")
     return loop.train(task_of(images), images, recipe_of(name, dropout=0.1), CPU)
 
 

@@ -126,7 +126,7 @@ def _pool(low=0.05, value=0.06, high=0.07, fpr=0.01, kind="halves", **changes):
     at_alpha = {"at_fpr": 0.01, "tpr": {"value": value, "low": low, "high": high}, "achieved_fpr": {"value": fpr, "low": fpr, "high": fpr}}
     rate = {"at_fpr": 0.01, "certified": True, "n_non_members": 1400}
     attack = {"name": "lira", "n_references": 62, "calibrated": [at_alpha], "auc": {"value": 0.64, "low": 0.63, "high": 0.65}, "rates": [rate]}
-    models = {"chance": 0.1, "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.95}}
+    models = {"chance": 0.1, "mixed": [], "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.95}}
     found = {
         "kind": kind, "alpha": 0.01, "headline": "lira", "design": {"kind": kind, "mislabelled": False}, "models": models, "epsilon": None,
         "attacks": {"lira": attack | changes.pop("attack", {})}, "controls": {"null": {"p": 0.5, "alarm": False}},
@@ -163,7 +163,7 @@ def test_without_mock_targets_there_is_no_verdict(kind, least):
 
 
 def test_a_pool_audit_obeys_the_same_refusals():
-    chance = verdict(_pool(models={"chance": 0.1, "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.1}}))
+    chance = verdict(_pool(models={"chance": 0.1, "mixed": [], "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.1}}))
     alarm = verdict(_pool(controls={"null": {"p": 1e-8, "alarm": True}}))
 
     assert "is at chance" in chance.sentence and chance.risk is None

@@ -18,9 +18,14 @@ except ValueError as error:
     raise WorkflowError(str(error))
 
 DEVICE = PLAN.params.device
+TRAINING = provenance.canonical_json(
+    PLAN.params.training.model_dump(mode="json")
+)  # a global like DEVICE: another engine retrains nothing
 N_GPUS_PER_JOB = (
     1 if DEVICE == "cuda" or (DEVICE == "auto" and provenance.has_gpu()) else 0
 )
+if "gpu" not in workflow.global_resources:  # --resources gpu=N goes first
+    workflow.register_resource("gpu", max(1, provenance.n_gpus()))
 
 # jobs end when the process that started them is gone: no orphan trains on after a kill
 shell.prefix(

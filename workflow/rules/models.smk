@@ -22,4 +22,4 @@ rule train:
         ),
     shell:
         "{PYTHON} -m memleak train --data {input} --recipe {params.recipe:q} --shard {params.shard:q}"
-        " --device {DEVICE} --output {output} &> {log}"
+        " --device {DEVICE} --training {TRAINING:q} --output {output} &> {log}"

@@ -46,8 +46,10 @@ class Shelf:
 
 
 def _is_on(trained_on: str, device: str) -> bool:
-    """Whether a model's device is the one meant; `gpu` stands for any, where the name of the one at hand is not known."""
-    return trained_on == device or (device == "gpu" and trained_on not in ("", "cpu"))
+    """Whether a model's device is the one meant: a GPU or a slice of it; `gpu` is any, where nobody tells the name of the one at hand."""
+    if device == "gpu":
+        return trained_on not in ("", "cpu")
+    return trained_on == device or trained_on.startswith(f"{device} MIG ")
 
 
 def store_folder() -> Path:

@@ -102,8 +102,11 @@ def _rates(audit: dict[str, Any], found: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"Smallest TPR on one record that four of five such audits show to be above {fpr}: {share(smallest)}.")
             lines.append(f"A rate will be known to +-{_points(half)} or better.")
-    elif smallest is None:
+    elif smallest is None and found["smallest_tpr_at_best"] is None:
         lines.append(f"No leak can be shown at FPR {fpr}: even the interval of a TPR of 100 % would reach down to it.")
+    elif smallest is None:
+        best = share(found["smallest_tpr_at_best"])
+        lines.append(f"Smallest TPR that four of five such audits show to be above {fpr}: {best} if models answer independently about a record, none if alike.")  # fmt: skip
     else:
         lines.append(
             f"Smallest TPR that four of five such audits show to be above {fpr}: {_between(found['smallest_tpr_at_best'], smallest, share)}."

@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from memleak import plugins
 from memleak.attacks import AttackError, Evidence
 from memleak.attacks.stage import needs_of
 from memleak.contracts import Finding, judged
 from memleak.metrics import roc
-from memleak.params import attack_options
+from memleak.params import ParamsError, attack_options, sentences
 from memleak.signals.classifier import all_signals
 
 N_SAMPLES, N_POPULATION, N_CLASSES, N_VIEWS = 1000, 300, 3, 2
@@ -92,7 +92,14 @@ def _bytes_of(evidence: Evidence) -> list[bytes]:
 
 def check(name: str, options: Mapping[str, Any]) -> Iterator[Finding]:
     """The laws, one after the other; after a first score that fails nothing else is tried."""
-    validated = attack_options({"name": name, **options})
+    if not hasattr(plugins.module_of("attacks", name), "Options"):
+        raise AttackError(
+            f"{name}: beside the function its module has no `class Options(memleak.params.Frozen)`; add one, empty if there are no options"
+        )
+    try:
+        validated = attack_options({"name": name, **options})
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{name}: {line}" for line in sentences(error))) from None
     needs, function = needs_of(validated), plugins.function_of("attacks", name)
     n_models = max(LEAST_MODELS, 4 * max(needs.inside, needs.outside) + 4, 2 * needs.references + 2)
     yield from _laws(function, validated, n_models)

@@ -138,11 +138,11 @@ class _UnevenBatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, *_: Any) -> Any:  # type: ignore[override]
         x, weight, mean, variance, n, is_padding = ctx.saved_tensors
+        scale = (variance + ctx.eps).rsqrt()  # [M * C]
         given, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            gradient, x, weight, mean, variance, mean, scale, False, ctx.eps, [True, True, True]
         )
         # beside what the affine map passes on, the mean and the variance depend on every sample of the model
-        scale = (variance + ctx.eps).rsqrt()  # [M * C]
         slope = weight * scale.square() * of_weight / n
         offset = weight * scale * of_bias / n - slope * mean
         given = given.addcmul_(x, -slope[:, None, None]).sub_(offset[:, None, None])

@@ -26,6 +26,7 @@ class Stack(Single):
         self.n_models, self.engine = len(networks), f"ensemble of {len(networks)}"
         self.shapes = {name: tensor.shape for name, tensor in networks[0].state_dict().items()}
         self.share: torch.Tensor | None = None  # [B, M], of a sample in its model's loss
+        self._known: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}  # counts and shares by what they were made of
 
     def arrange(self, inputs: torch.Tensor) -> torch.Tensor:
         """Samples of models in turn, [B * M, ...], as [B, M * C, H, W] in channels-last memory or [M, B, F]."""
@@ -39,11 +40,15 @@ class Stack(Single):
         stacked.set_rows(self.network, rows.view(-1, self.n_models).T)
 
     def set_counts(self, counts: np.ndarray, n_rows: int) -> None:
-        weight = next(self.network.parameters())
-        fewest, on_device = int(counts.min()), torch.from_numpy(counts).to(weight.device)
-        is_counted = torch.arange(n_rows, device=weight.device)[:, None] < on_device  # [B, M]
-        self.share = is_counted.to(weight.dtype) / on_device
-        stacked.set_counts(self.network, None if fewest == n_rows else on_device, fewest)
+        key = (*counts.tolist(), n_rows)
+        if key not in self._known:
+            weight = next(self.network.parameters())
+            on_device = torch.from_numpy(counts).to(weight.device)
+            is_counted = torch.arange(n_rows, device=weight.device)[:, None] < on_device  # [B, M]
+            self._known[key] = on_device, is_counted.to(weight.dtype) / on_device
+        self.counts, self.share = self._known[key]
+        fewest = int(counts.min())
+        stacked.set_counts(self.network, None if fewest == n_rows else self.counts, fewest)
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.share is not None

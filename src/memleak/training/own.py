@@ -13,7 +13,10 @@ and returns the state_dict of the recipe's `architecture`, which is what later s
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
+import mmap
 import random
 import sys
 import time
@@ -71,21 +74,33 @@ class TrainingData:
         return found.take(torch.arange(len(inputs), device=device)), torch.from_numpy(self.labels[rows]).to(device)
 
     def network(self, seed: int, device: torch.device | str = "cpu") -> torch.nn.Module:
-        """A network of the recipe's architecture, its weights drawn from the seed."""
+        """A network of the recipe's architecture, its weights drawn from the seed.
+
+        With the recipe's `dropout` ours want `memleak.models.layers.set_rows(network, keys)` before each step.
+        """
         return models.build(self.recipe, self.shape, self.n_classes, seed, torch.device(device))
 
 
 def training_data(dataset: Dataset, task: Task, recipe: Recipe) -> TrainingData:
-    """The records of one training, each in the row of its sample id; memory that no record fills is never touched."""
+    """The records of one training, each in the row of its sample id."""
     own_ids = np.array([], dtype=np.int64) if task.own is None else task.own.sample_id
     n_rows = max(len(dataset.labels), int(max(own_ids, default=-1)) + 1)  # equal in both arms of a round
     rows, known = look_up(dataset, task.sample_ids, task.own)
-    inputs, labels = np.zeros((n_rows, *dataset.shape), dataset.inputs.dtype), np.full(n_rows, -1, dtype=np.int64)
+    inputs, labels = _empty((n_rows, *dataset.shape), dataset.inputs.dtype), np.full(n_rows, -1, dtype=np.int64)
     inputs[task.sample_ids], labels[task.sample_ids] = dataset.inputs[rows], known
     for array in (inputs, labels):
         array.flags.writeable = False
     mean, std = (np.asarray(dataset.facts[key], dtype=np.float64) for key in ("mean", "std"))
     return TrainingData(inputs, labels, dataset.n_classes, tuple(dataset.facts["class_names"]), mean, std, recipe)
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that take memory only where something is written: in small pages, of which np.zeros would ask for large ones."""
+    size = math.prod(shape)
+    memory = mmap.mmap(-1, size * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # where there are no large pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype, count=size).reshape(shape)
 
 
 def seed_of(task: Task) -> int:

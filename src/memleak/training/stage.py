@@ -14,7 +14,7 @@ from memleak import data, provenance
 from memleak.designs import Shard, Task
 from memleak.models.stacked import NotStackable
 from memleak.params import ParamsError, Recipe, Training
-from memleak.training import devices, engines, ensemble, loop
+from memleak.training import devices, engines, ensemble, loop, own
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
 from memleak.training.store import Store, link
@@ -87,9 +87,14 @@ def train_all(
     Where a stack does not fit into the memory, half as many models train at once from there on. Where the networks
     cannot be stacked they train one after another. Both are said.
     """
+    if recipe.trainer is not None:
+        for task in tasks:
+            yield [(task, own.train(task, dataset, recipe, device))]
+        return
     waiting = list(tasks)
     while waiting:
         group = engines.groups(waiting, n_stacked, recipe.batch_size)[0]
+        trained: list[Trained] | None = None
         try:
             if n_stacked == 1:
                 trained = [loop.train(group[0], dataset, recipe, device, checkpoint_of(group, loop.Single.engine))]
@@ -102,6 +107,7 @@ def train_all(
         except RuntimeError as error:
             if n_stacked == 1 or not engines.is_out_of_memory(error):
                 raise
+        if trained is None:  # out here, where no exception holds the memory any more
             n_stacked //= 2
             print(f"out of memory: {n_stacked} models at once from here on", flush=True)
             if device.type == "cuda":
