@@ -75,5 +75,6 @@ def steps_of(tasks: Sequence[Task], epoch: int, batch_size: int) -> list[tuple[n
     found = []
     for parts in zip(*(task.batches(epoch, batch_size) for task in tasks), strict=True):
         counts = np.array([len(part) for part in parts])
-        found.append((np.stack([np.resize(part, counts.max()) for part in parts], axis=1), counts))
+        full = parts if counts.min() == counts.max() else [np.resize(part, counts.max()) for part in parts]
+        found.append((np.stack(full, axis=1), counts))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -106,14 +107,14 @@ class Steps:
         self.optimizer = optimizers.build(recipe, program.network, device)
         self.average = optimizers.Average(program.network, recipe.ema) if recipe.ema else None
         is_rounded = recipe.precision in ("bfloat16", "float16")
-        self.autocast = torch.autocast(device.type, getattr(torch, recipe.precision) if is_rounded else torch.bfloat16, enabled=is_rounded)
+        self.autocast: Any = torch.autocast(device.type, getattr(torch, recipe.precision)) if is_rounded else contextlib.nullcontext()
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = recipe.precision == "tf32"
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        self.scaler = torch.amp.GradScaler(device.type) if recipe.precision == "float16" else None
         if recipe.compile:
             program.call = torch.compile(program.network, dynamic=False)  # type: ignore[assignment]
         self.loss_sum = torch.zeros(program.n_models, dtype=torch.float64, device=device)
         self.n_correct = torch.zeros(program.n_models, dtype=torch.int64, device=device)
-        can_record = device.type == "cuda" and not recipe.compile and not self.scaler.is_enabled()
+        can_record = device.type == "cuda" and not recipe.compile and self.scaler is None
         self.recorded = Recorded(self._compute) if can_record else None
 
     def take(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, counts: np.ndarray, step: int, n_steps: int) -> None:
@@ -132,16 +133,22 @@ class Steps:
         program, recipe = self.program, self.recipe
         if recipe.dropout:
             program.set_rows(rows)
-        self.optimizer.zero_grad(set_to_none=True)
+        for weight in self.optimizer.param_groups[0]["params"]:
+            weight.grad = None  # as zero_grad does, without its bookkeeping: a small model's step is as long
         with self.autocast:
             logits = program.call(program.arrange(inputs))
         losses, n_correct = program.losses(logits.to(inputs.dtype), labels, recipe.label_smoothing)
-        self.scaler.scale(losses.sum()).backward()
+        total = losses.sum()
+        (total if self.scaler is None else self.scaler.scale(total)).backward()
         if recipe.gradient_clip is not None:
-            self.scaler.unscale_(self.optimizer)
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
             optimizers.clip(program.network, program.n_models, recipe.gradient_clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.loss_sum += losses.detach() * program.counts
         self.n_correct += n_correct
 
@@ -178,7 +185,8 @@ def fit(
     if found is not None:
         steps.restore(found[0])
         first_epoch, first_step, losses, accuracies = (found[1][key] for key in ("epoch", "step", "losses", "accuracies"))
-        steps.scaler.load_state_dict(found[1]["scaler"])
+        if steps.scaler is not None:
+            steps.scaler.load_state_dict(found[1]["scaler"])
         print(f"{tasks[0].model_id}: goes on in epoch {first_epoch + 1} of {recipe.epochs}, step {first_step + 1} of {n_steps}", flush=True)
     name = tasks[0].model_id if len(tasks) == 1 else f"{tasks[0].model_id} and {len(tasks) - 1} more"
     for epoch in tqdm(range(first_epoch, recipe.epochs), desc=name, unit="epoch", leave=False, disable=None):
@@ -191,7 +199,8 @@ def fit(
             rows = randomness.counter_bits(drop_keys.repeat(len(ids) // len(tasks)), ids) if recipe.dropout else ids
             steps.take(inputs, labels, rows, counts, epoch * n_steps + i, recipe.epochs * n_steps)
             if checkpoint is not None and checkpoint.is_due:
-                place = {"epoch": epoch, "step": i + 1, "losses": losses, "accuracies": accuracies, "scaler": steps.scaler.state_dict()}
+                scaler = None if steps.scaler is None else steps.scaler.state_dict()
+                place = {"epoch": epoch, "step": i + 1, "losses": losses, "accuracies": accuracies, "scaler": scaler}
                 checkpoint.save(steps.state(), place)
         first_step = 0
         losses.append((steps.loss_sum.cpu().numpy() / n_samples).tolist())

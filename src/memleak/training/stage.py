@@ -45,7 +45,7 @@ def train(
         found = store.find([task.model_id for task in tasks])
         missing = [task for task in tasks if task.model_id not in found]
         print(f"{planned.name}: {len(found)} of {len(tasks)} models adopted, {len(missing)} to train", flush=True)
-        torch_device = devices.prepare_torch(device)
+        torch_device = devices.prepare_torch(device if missing else "cpu")  # what is adopted needs no GPU
         n_stacked = engines.stack_of(training, recipe, dataset.shape, dataset.n_classes, torch_device, len(tasks))
 
         def checkpoint_of(group: list[Task], engine: str) -> Checkpoint:
