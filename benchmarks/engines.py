@@ -90,7 +90,9 @@ def plain(tasks: list[Task], dataset: data.Dataset, recipe: params.Recipe, devic
         if recipe.optimizer == "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         else:
-            optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay)
+            optimizer = torch.optim.SGD(
+                model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
+            )
         inputs, labels = tensors_of(dataset, task.sample_ids)
         is_augmented = bool(recipe.flip or recipe.shift)
         records: Any = Augmented(dataset, task.sample_ids, recipe) if is_augmented else TensorDataset(inputs, labels)
@@ -165,7 +167,10 @@ def measure(preset: str, args: argparse.Namespace, folder: Path, device: torch.d
         share = float(np.median(work / np.array(times) / np.array(rates[1:])))
         rows.append({"preset": preset, "way": way, "ms": 1e3 * float(np.median(times)), "share": share, "megabytes": held[way], **over})
         ratios = ", ".join(f"{ratio:.2f} times {base}" for base, ratio in over.items())
-        print(f"  {way:12} {rows[-1]['ms']:8.3f} ms [{1e3 * min(times):.3f}, {1e3 * max(times):.3f}]: {ratios}; share {share:.0%}; {held[way]:.0f} MB", flush=True)
+        print(
+            f"  {way:12} {rows[-1]['ms']:8.3f} ms [{1e3 * min(times):.3f}, {1e3 * max(times):.3f}]: {ratios}; share {share:.0%}; {held[way]:.0f} MB",
+            flush=True,
+        )
     return rows
 
 

@@ -397,7 +397,9 @@ class Training(Frozen):
         default="auto", description="one model after another, or several as one program; auto: whichever a committed table says is faster"
     )
     stack: int | None = Field(default=None, gt=0, description="models trained as one program (default: what the table says)")
-    checkpoint_minutes: float = Field(default=10.0, gt=0, description="write the state of a training every so many minutes, to go on from after a kill")
+    checkpoint_minutes: float = Field(
+        default=10.0, gt=0, description="write the state of a training every so many minutes, to go on from after a kill"
+    )
 
 
 class Params(Frozen):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from memleak import plugins
 from memleak.data import Dataset
 from memleak.designs import Task
 from memleak.models import stacked
+from memleak.models.layers import set_rows
+from memleak.models.stacked import NotStackable
 from memleak.params import Recipe
 from memleak.training import loop
 from memleak.training.checkpoints import Checkpoint
@@ -62,6 +66,30 @@ class Stack(Single):
         return [{name: tensor[model].contiguous() for name, tensor in parts.items()} for model in range(self.n_models)]
 
 
+def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> None:
+    """Raise NotStackable where a stack of networks does not answer as they do alone.
+
+    Layers are known, but what a user's `forward` does between them may count on the axes of one network.
+    """
+    alone = [copy.deepcopy(network).train() for network in networks]
+    program = Stack(alone)
+    weight = next(alone[0].parameters())
+    one = shape if len(shape) == 1 else (shape[2], *shape[:2])
+    inputs = torch.randn(4 * len(alone), *one, generator=torch.Generator().manual_seed(0), dtype=weight.dtype).to(weight.device)
+    rows = torch.arange(len(inputs), device=weight.device)
+    program.set_counts(np.full(len(alone), 4), 4)
+    program.set_rows(rows)
+    try:
+        answers = program.network(program.arrange(inputs))  # [M, B, C]
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise NotStackable(f"together they stop with {str(error).splitlines()[0]}") from None
+    for model, network in enumerate(alone):
+        set_rows(network, rows[model :: len(alone)])
+        expected = network(inputs[model :: len(alone)])
+        if answers.shape[1:] != expected.shape or not torch.allclose(answers[model], expected, rtol=1e-3, atol=1e-4):
+            raise NotStackable("together they do not answer as they do alone; does `forward` count on the order of axes, or draw random numbers?")
+
+
 def train(
     tasks: Sequence[Task], n_stacked: int, dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
 ) -> list[Trained]:
@@ -74,6 +102,8 @@ def train(
     padded = [*tasks, *[tasks[0]] * (n_stacked - len(tasks))]
     networks = [loop.initial(task, dataset, recipe, device) for task in padded]
     program = Stack(networks)
+    if not plugins.is_built_in("architectures", recipe.architecture):
+        check_alike(networks, dataset.shape)
     curves = loop.fit(program, padded, dataset, recipe, device, checkpoint)
     seconds = (time.perf_counter() - started) / len(tasks)
     found = []

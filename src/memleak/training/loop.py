@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -93,9 +94,14 @@ class Recorded:
             self.function(*fixed)
             return
         if key not in self.graphs:
-            self.graphs[key] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[key]):
-                self.function(*fixed)
+            gc.collect()  # what an earlier training left must not be freed while this is recorded: that breaks it off
+            gc.disable()
+            try:
+                self.graphs[key] = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self.graphs[key]):
+                    self.function(*fixed)
+            finally:
+                gc.enable()
         self.graphs[key].replay()
 
 
@@ -187,12 +193,14 @@ def fit(
         first_epoch, first_step, losses, accuracies = (found[1][key] for key in ("epoch", "step", "losses", "accuracies"))
         if steps.scaler is not None:
             steps.scaler.load_state_dict(found[1]["scaler"])
-        print(f"{tasks[0].model_id}: goes on in epoch {first_epoch + 1} of {recipe.epochs}, step {first_step + 1} of {n_steps}", flush=True)
+        print(f"{tasks[0].model_id}: goes on after step {first_step} of {n_steps} in epoch {first_epoch + 1} of {recipe.epochs}", flush=True)
+    del found  # or it would take as much memory as the state, all the time
     name = tasks[0].model_id if len(tasks) == 1 else f"{tasks[0].model_id} and {len(tasks) - 1} more"
     for epoch in tqdm(range(first_epoch, recipe.epochs), desc=name, unit="epoch", leave=False, disable=None):
         augment, drop = ([randomness.derive(task.key, stream, epoch) for task in tasks] for stream in ("augment", "dropout"))
         planned = steps_of(tasks, epoch, recipe.batch_size)[first_step:]
-        batches = data.batches([ids.ravel() for ids, _ in planned], augment[0] if len(tasks) == 1 else augment)
+        drawn = data.batches([ids.ravel() for ids, _ in planned], augment[0] if len(tasks) == 1 else augment)
+        batches = drawn if planned else iter(())  # none: a checkpoint was written after the last step of an epoch
         progress = tqdm(zip(planned, batches, strict=True), total=len(planned), desc="batches", unit="batch", leave=False, disable=None)
         drop_keys = torch.tensor(drop, device=device)
         for i, ((_, counts), (inputs, labels, ids)) in enumerate(progress, start=first_step):

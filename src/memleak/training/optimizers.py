@@ -32,9 +32,7 @@ def build(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> tor
     rate = torch.tensor(recipe.learning_rate, device=device) if device.type == "cuda" else recipe.learning_rate
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(weights, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=device.type == "cuda")
-    return torch.optim.SGD(
-        weights, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True
-    )
+    return torch.optim.SGD(weights, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -100,4 +98,3 @@ class Average:
         """Make the network its average."""
         for name, tensor in self.followed.items():
             tensor.copy_(self.average[name])
-

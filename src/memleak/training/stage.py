@@ -19,6 +19,8 @@ from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
 from memleak.training.store import Store, link
 
+AS_TABLED = Training()  # the engine that the table says, a checkpoint every ten minutes
+
 
 def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
     """Refuse a recipe that the data cannot serve."""
@@ -31,7 +33,7 @@ def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
 
 
 def train(
-    data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, output: Path, device: str, training: Training = Training()
+    data_path: Path, recipe_name: str, recipe: Recipe, planned: Shard, output: Path, device: str, training: Training = AS_TABLED
 ) -> dict[str, Any]:  # fmt: skip
     """Train the models of a shard and write them as `output`. Returns how many were trained and adopted."""
     dataset = data.read(data_path)
@@ -72,15 +74,23 @@ def train(
                         f"train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
                         flush=True,
                     )
-                store.checkpoint(group[0][0].model_id).unlink(missing_ok=True)
+                if n_done < len(missing):  # of the last group it goes once the shard is kept
+                    store.checkpoint(group[0][0].model_id).unlink(missing_ok=True)
                 progress.update(len(group))
         kept = store.keep(shard, [found[task.model_id] for task in tasks])
+        for task in tasks:  # another cut of the models may have left one of any
+            store.checkpoint(task.model_id).unlink(missing_ok=True)
         link(kept, output)
     return {"trained": len(missing), "adopted": len(tasks) - len(missing), "seconds": time.perf_counter() - started}
 
 
 def train_all(
-    tasks: list[Task], n_stacked: int, dataset: data.Dataset, recipe: Recipe, device: torch.device, checkpoint_of: Callable[[list[Task], str], Checkpoint]
+    tasks: list[Task],
+    n_stacked: int,
+    dataset: data.Dataset,
+    recipe: Recipe,
+    device: torch.device,
+    checkpoint_of: Callable[[list[Task], str], Checkpoint],
 ) -> Iterator[list[tuple[Task, Trained]]]:
     """Train tasks, group by group of those that train together; each group is given out when it is done.
 
@@ -104,6 +114,9 @@ def train_all(
             print(f"trained one after another: {recipe.architecture} cannot be stacked: {error}", flush=True)
             n_stacked = 1
             continue
+        except loop.TrainingDiverged:
+            checkpoint_of(group, "none").remove()  # or a rerun would go on from there, and diverge at once, for ever
+            raise
         except RuntimeError as error:
             if n_stacked == 1 or not engines.is_out_of_memory(error):
                 raise

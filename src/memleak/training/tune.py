@@ -40,9 +40,7 @@ def measure(
     """
     dataset = data.read(data_path)
     torch_device = devices.prepare_torch(device)
-    tasks = [
-        replace(task, members=task.members[: 20 * recipe.batch_size]) for task in Complements(0, 0, 2 * -(-max(stacks) // 2)).tasks(dataset)
-    ]
+    tasks = [replace(task, members=task.members[: 20 * recipe.batch_size]) for task in Complements(0, 0, 2 * -(-max(stacks) // 2)).tasks(dataset)]
     tasks = [replace(task, members=task.members[: min(len(other.members) for other in tasks)]) for task in tasks]  # equally many steps
     check_recipe(recipe, dataset, len(tasks[0].members))
     epochs, why_not = {}, {}
@@ -88,7 +86,11 @@ def text(name: str, recipe: Recipe, device: str, timings: Sequence[Timing], size
     lines = [f"{name}: {recipe.architecture} in batches of {recipe.batch_size}, {size:.1f} million multiplications a step"]
     for timing in timings:
         how = "one after another" if timing.stack == 1 else f"ensemble of {timing.stack}"
-        said = f"{1e3 * timing.seconds:9.3f} ms a step and model, {alone / timing.seconds:.2f} times" if timing.seconds else f"cannot be: {timing.why_not}"
+        said = (
+            f"{1e3 * timing.seconds:9.3f} ms a step and model, {alone / timing.seconds:.2f} times"
+            if timing.seconds
+            else f"cannot be: {timing.why_not}"
+        )
         lines.append(f"  {how:18} {said}")
     chosen = best(timings)
     training = {"engine": "sequential"} if chosen == 1 else {"engine": "ensemble", "stack": chosen}
