@@ -376,13 +376,15 @@ def test_a_folder_that_cannot_be_made_stops_no_training(tmp_path, capsys):
 def test_what_a_kill_while_writing_left_is_removed_and_nothing_else(path):
     """The system removes no temporary file of a process that was killed."""
     written(path)
-    left = path.with_name(f".{path.name}.a1b2c3d4.tmp")
+    left, folder = (path.with_name(f".{path.name}.{name}.tmp") for name in ("a1b2c3d4", "e5f6g7h8"))
+    folder.mkdir()
+    (folder / ".tmpwOTLeE").write_bytes(b"half")  # as safetensors calls it
     others = [path.with_name(f".checkpoint-{other}.state.a1b2c3d4.tmp") for other in ("m00", "m1")] + [path.with_name("m0.safetensors")]
     for file in (left, *others):
         file.write_bytes(b"half")
 
     assert Checkpoint(path, FACTS, 10).load(CPU) is not None
-    assert not left.exists() and all(file.exists() for file in others)
+    assert not left.exists() and not folder.exists() and all(file.exists() for file in others)
 
 
 # When

@@ -103,23 +103,40 @@ def test_a_whole_training_in_float64_ends_with_the_same_weights(digits, name, de
 def test_deep_networks_in_float64_end_with_the_same_weights(digits, name):
     tasks = [replace(task, members=task.members[:20]) for task in _designs(digits)["pairs"][1:]]
 
-    _check_equal(tasks, digits, _recipe(DEEP[name]), 1e-8)
+    assert _trained_alike(tasks, digits, _recipe(DEEP[name])) <= 1e-8
 
 
-@pytest.mark.parametrize("name", [*RECIPES, *DEEP])
+@pytest.mark.parametrize("name", RECIPES)
 def test_five_steps_in_float32_agree_to_the_fifth_digit(digits, name):
-    recipe = _recipe(RECIPES.get(name) or DEEP[name], precision="float32", epochs=1, batch_size=10)
-    tasks = [replace(task, members=np.resize(task.members, 50) if len(task.members) > 50 else task.members) for task in _fifty(digits)]
-
-    together = ensemble.train(tasks, len(tasks), digits, recipe, CPU)
-
-    for task, found in zip(tasks, together, strict=True):
-        assert len(list(task.batches(0, 10))) == 5
-        assert _largest(loop.train(task, digits, recipe, CPU).weights, found.weights) <= 1e-5
+    _check_five_steps(digits, _recipe(RECIPES[name], precision="float32", epochs=1, batch_size=10), seed=0)
 
 
-def _fifty(digits) -> list[Task]:
-    return Rounds("atypical00", 50, 0, "fit", 0, 2).tasks(digits)[:2]
+@pytest.mark.parametrize("name", DEEP)
+def test_five_steps_of_deep_networks_in_float32_agree_to_the_fifth_digit(digits, name):
+    """At a small rate: with 0.02 resnet18 on 8 x 8 pixels carries rounding to the second digit, sequential float32 against float64 too."""
+    _check_five_steps(digits, _recipe(DEEP[name], precision="float32", batch_size=16, learning_rate=0.001, dropout=0.0), seed=2)
+
+
+def _check_five_steps(digits, recipe: Recipe, seed: int) -> None:
+    tasks = Rounds("atypical00", 5 * recipe.batch_size, seed, "fit", 0, 2).tasks(digits)[:2]
+
+    assert all(len(list(task.batches(0, recipe.batch_size))) == 5 for task in tasks)
+    assert _trained_alike(tasks, digits, recipe) <= 1e-5
+
+
+def _trained_alike(tasks: list[Task], digits, recipe: Recipe) -> float:
+    """The largest difference after trainings together and alone, without the evaluations after them, which for deep networks take longer."""
+    networks = [loop.initial(task, digits, recipe, CPU) for task in tasks]
+    together = ensemble.Stack(networks)
+    loop.fit(together, tasks, digits, recipe, CPU)
+    differences = []
+    for task, network, weights in zip(tasks, networks, together.weights(), strict=True):
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        alone = loop.Single(network)
+        loop.fit(alone, [task], digits, recipe, CPU)
+        assert _largest(before, weights) > 1e-4
+        differences.append(_largest(alone.weights()[0], weights))
+    return max(differences)
 
 
 def test_tables_are_stacked_too(tmp_path):
@@ -303,7 +320,7 @@ def build(shape, n_classes, recipe):
 """
 OWN = {  # what a user may write; none of it is what the stack takes it for
     "the mean over places": ("pooled", "return self.small(self.features(x).mean(dim=(2, 3)))"),
-    "a view": ("", "return self.head(self.features(x).view(x.size(0), -1))"),
+    "a view": ("", "return self.head(self.features(x).reshape(x.size(0), -1))"),
     "channels that are joined": ("wide", "x = self.features(x); return self.head(self.flat(self.joined(torch.cat([x, self.second(x)], dim=1))))"),
     "channels that are normalised together": ("", "return self.head(self.flat(functional.normalize(self.features(x), dim=1)))"),
     "a softmax over channels": ("", "return self.head(self.flat(self.features(x).softmax(dim=1)))"),
@@ -365,10 +382,10 @@ def test_a_users_network_of_known_layers_is_stacked(tmp_path, digits):
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_users_network_that_cannot_be_stacked_never_trains_wrongly(tmp_path, digits, name):
-    """It is refused, and the stage trains one after another."""
+    """It is refused, and the stage then trains one after another."""
     recipe = _own(tmp_path, *OWN[name])
     tasks = _designs(digits)["pairs"][:2]
-    loop.train(tasks[0], digits, recipe, CPU) if name != "torch's own dropout" and name != "dropout as a function" else None
+    loop.train(tasks[0], digits, recipe, CPU)  # it is a network: alone it trains
 
     with pytest.raises(NotStackable):
         ensemble.train(tasks, 2, digits, recipe, CPU)

@@ -9,9 +9,11 @@ import pytest
 from memleak import artefacts
 from memleak.artefacts import ArtefactError
 from memleak.designs import Rounds
+from memleak.params import Training
 from memleak.signals import stage as signals
 from memleak.training import stage, store
 
+ONE_BY_ONE = Training(engine="sequential")
 ROUNDS = Rounds("atypical00", 32, 0, "fit", 0, 3)
 
 
@@ -20,13 +22,13 @@ def shard(tmp_path, digits_path, tiny, monkeypatch):
     """A trained shard, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     output = tmp_path / "results/models/r" / f"{ROUNDS.name}.safetensors"
-    done = stage.train(digits_path, "r", tiny, ROUNDS, output, "cpu")
+    done = stage.train(digits_path, "r", tiny, ROUNDS, output, "cpu", ONE_BY_ONE)
     assert done["adopted"] == 0 and done["trained"] >= 3
     return output
 
 
 def _again(digits_path, tiny, output, rounds=ROUNDS, recipe="r"):
-    return stage.train(digits_path, recipe, tiny, rounds, output, "cpu")["trained"]
+    return stage.train(digits_path, recipe, tiny, rounds, output, "cpu", ONE_BY_ONE)["trained"]
 
 
 def test_a_lost_output_costs_no_training(shard, digits_path, tiny):

@@ -22,8 +22,8 @@ from memleak.training.store import read_model, weights_sha256
 pytestmark = pytest.mark.workflow
 
 SHARD = Rounds("atypical00", 64, 0, "fit", 0, 2)
-RECIPE = {  # 600 steps a model: some seconds where the state is written after each, a second where it is not
-    "architecture": "small_cnn", "channels": [4], "hidden": [8], "dropout": 0.2, "shift": 1, "epochs": 150, "batch_size": 16,
+RECIPE = {  # 160 steps a model
+    "architecture": "small_cnn", "channels": [4], "hidden": [8], "dropout": 0.2, "shift": 1, "epochs": 40, "batch_size": 16,
     "optimizer": "adamw", "learning_rate": 0.003, "ema": 0.99, "schedule": "cosine",
 }  # fmt: skip
 
@@ -91,13 +91,13 @@ def test_a_job_killed_in_the_middle_of_a_model_goes_on_and_gives_the_same_bits(e
     job = Job(tmp_path / "killed", digits_path, bare, engine)
 
     assert "goes on" not in said and len(whole.models()) >= 2
-    job.kill_in(epoch=5)
+    job.kill_in(epoch=3)
     assert "goes on" not in job.log.read_text()
-    second = job.kill_in(epoch=20)
+    second = job.kill_in(epoch=12)
     assert "goes on after step" in job.log.read_text()
     said = job.run()
 
-    assert f"goes on after step {second['step']} of 4 in epoch {second['epoch'] + 1} of 150" in said
+    assert f"goes on after step {second['step']} of 4 in epoch {second['epoch'] + 1} of 40" in said
     assert job.models() == whole.models()
     assert {engine for *_, engine in job.models().values()} == {"sequential" if engine == "sequential" else "ensemble of 2"}
     assert re.search(r"^not used|^no checkpoint", said, re.MULTILINE) is None

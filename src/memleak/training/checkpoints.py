@@ -7,9 +7,13 @@ cannot be used or written is named, and training goes on without it.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
+import os
+import shutil
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
@@ -24,6 +28,10 @@ from memleak.artefacts import ArtefactError
 
 VERSION = 2
 _SHOWN = 120  # characters of a fact that are shown: a stack may be of hundreds of models
+
+
+class _NotUsable(ValueError):
+    """A checkpoint that is whole and does not serve; the text says why."""
 
 
 class Checkpoint:
@@ -52,8 +60,10 @@ class Checkpoint:
         said = {"facts": self.facts, "place": place, "crc32": _crc32(kept, place)}
         try:
             artefacts.make_folder(self.path.parent)
-            with artefacts.atomic(self.path) as temporary:
-                save_file(kept, temporary, metadata={"memleak": json.dumps(said, sort_keys=True)})
+            with artefacts.atomic(self.path) as temporary, self._scratch() as scratch:
+                written = Path(scratch) / "state"
+                save_file(kept, written, metadata={"memleak": json.dumps(said, sort_keys=True)})
+                os.replace(written, temporary)
         except (ArtefactError, SafetensorError) as error:
             if not self._has_failed:
                 why = str(error).removeprefix(f"{self.path}: ").partition(";")[0]
@@ -67,19 +77,27 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, framework="pt") as file:
-                said = json.loads((file.metadata() or {}).get("memleak", "{}"))
-                if not isinstance(said, dict) or said.keys() != {"facts", "place", "crc32"}:
-                    return self._not_used("not a checkpoint of ours")
-                if differing := self._differing(said["facts"]):
-                    return self._not_used(f"a checkpoint of another training ({differing})")
-                # copies: the file may be replaced while it is mapped into memory
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors, place = self._read()
+        except _NotUsable as error:
+            _say(f"not used: {self.path}: {error}; training begins anew")
+            return None
         except (SafetensorError, OSError, ValueError) as error:
-            return self._not_used(f"truncated or not a checkpoint ({error})")
+            _say(f"not used: {self.path}: truncated or not a checkpoint ({error}); training begins anew")
+            return None
+        return {name: tensor.to(device) for name, tensor in tensors.items()}, place
+
+    def _read(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        with safe_open(self.path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get("memleak", "{}"))
+            if not isinstance(said, dict) or said.keys() != {"facts", "place", "crc32"}:
+                raise _NotUsable("not a checkpoint of ours")
+            if differing := self._differing(said["facts"]):
+                raise _NotUsable(f"a checkpoint of another training ({differing})")
+            # copies: the file may be replaced while it is mapped into memory
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if _crc32(tensors, said["place"]) != said["crc32"]:
-            return self._not_used("its content is not what was written")
-        return {name: tensor.to(device) for name, tensor in tensors.items()}, said["place"]
+            raise _NotUsable("its content is not what was written")
+        return tensors, said["place"]
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -91,13 +109,15 @@ class Checkpoint:
                 return f"{key}: {_short(found.get(key))}, expected {_short(self.facts.get(key))}"
         return ""
 
-    def _not_used(self, why: str) -> None:
-        _say(f"not used: {self.path}: {why}; training begins anew")
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """A folder to write in: safetensors has temporary files of its own, whose names do not tell whose they are."""
+        return tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", suffix=".tmp", dir=self.path.parent)
 
     def _remove_halves(self) -> None:
         """Remove what a kill in the middle of writing left: nothing else would."""
         for half in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
-            half.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else's
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
 
 
 def _crc32(tensors: dict[str, torch.Tensor], place: dict[str, Any]) -> int:
@@ -105,7 +125,7 @@ def _crc32(tensors: dict[str, torch.Tensor], place: dict[str, Any]) -> int:
     found = zlib.crc32(json.dumps(place, sort_keys=True).encode())
     for name in sorted(tensors):
         found = zlib.crc32(name.encode(), found)
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
     return found
 
 

@@ -17,7 +17,7 @@ from memleak.models import stacked
 from memleak.models.layers import set_rows
 from memleak.models.stacked import NotStackable
 from memleak.params import Recipe
-from memleak.training import loop
+from memleak.training import engines, loop
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Single, Trained
 
@@ -66,28 +66,51 @@ class Stack(Single):
         return [{name: tensor[model].contiguous() for name, tensor in parts.items()} for model in range(self.n_models)]
 
 
-def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> None:
-    """Raise NotStackable where a stack of networks does not answer as they do alone.
+def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe, shape: tuple[int, ...]) -> Stack:
+    """The program of several networks, which learns as each does alone: those that a user wrote are put to the test."""
+    if not plugins.is_built_in("architectures", recipe.architecture):
+        check_alike(networks, shape)
+    return Stack(networks)
 
-    Layers are known, but what a user's `forward` does between them may count on the axes of one network.
+
+def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> None:
+    """Raise NotStackable where networks in a stack have other losses and gradients than alone, in one step.
+
+    Layers are known, but what a user's `forward` does between them may count on the axes of one network or on the rows of a
+    batch; a weight that two layers share, or a gradient that is changed on its way, shows in the gradients alone.
     """
     alone = [copy.deepcopy(network).train() for network in networks]
-    program = Stack(alone)
-    weight = next(alone[0].parameters())
-    one = shape if len(shape) == 1 else (shape[2], *shape[:2])
-    inputs = torch.randn(4 * len(alone), *one, generator=torch.Generator().manual_seed(0), dtype=weight.dtype).to(weight.device)
-    rows = torch.arange(len(inputs), device=weight.device)
-    program.set_counts(np.full(len(alone), 4), 4)
-    program.set_rows(rows)
+    n_models, draw = len(alone), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in (weight for network in alone for weight in network.parameters()):
+            weight.add_(0.1 * torch.randn(weight.shape, generator=draw).to(weight))  # a head that begins at 0 would hide all before it
+    counts, one = 8 - np.arange(n_models) % 2, shape if len(shape) == 1 else (shape[2], *shape[:2])
+    inputs = torch.randn(8 * n_models, *one, generator=draw).to(next(alone[0].parameters()))
+    rows = torch.arange(len(inputs), device=inputs.device)
+    labels = rows // n_models % 2
     try:
-        answers = program.network(program.arrange(inputs))  # [M, B, C]
-    except (RuntimeError, IndexError, TypeError) as error:
-        raise NotStackable(f"together they stop with {str(error).splitlines()[0]}") from None
-    for model, network in enumerate(alone):
-        set_rows(network, rows[model :: len(alone)])
-        expected = network(inputs[model :: len(alone)])
-        if answers.shape[1:] != expected.shape or not torch.allclose(answers[model], expected, rtol=1e-3, atol=1e-4):
-            raise NotStackable("together they do not answer as they do alone; does `forward` count on the order of axes, or draw random numbers?")
+        program = Stack(alone)
+        program.set_counts(counts, 8)
+        program.set_rows(rows)
+        losses, _ = program.losses(program.network(program.arrange(inputs)), labels, 0.0)  # [M]
+        losses.sum().backward()
+        found = {name: weight.grad.reshape(n_models, -1) for name, weight in program.network.named_parameters() if weight.grad is not None}
+    except NotStackable:
+        raise
+    except Exception as error:  # whatever the user's code says to tensors that are not what it expects
+        if isinstance(error, RuntimeError) and engines.is_out_of_memory(error):
+            raise
+        raise NotStackable(f"together they stop with {type(error).__name__}: {error}".splitlines()[0]) from None
+    for model, (network, n) in enumerate(zip(alone, counts.tolist(), strict=True)):
+        own = slice(model, n * n_models, n_models)
+        set_rows(network, rows[own])
+        loss = functional.cross_entropy(network(inputs[own]), labels[own])
+        loss.backward()
+        expected = {name: weight.grad.flatten() for name, weight in network.named_parameters() if weight.grad is not None}
+        largest = max(float(gradient.abs().max()) for gradient in expected.values())
+        is_alike = expected.keys() == found.keys() and torch.allclose(losses[model], loss, rtol=1e-3, atol=1e-4)
+        if not is_alike or any(float((found[name][model] - expected[name]).abs().max()) > 1e-2 * largest for name in expected):
+            raise NotStackable("together they do not learn as they do alone; does `forward` count on the order of axes, or draw random numbers?")
 
 
 def train(
@@ -101,9 +124,7 @@ def train(
     started = time.perf_counter()
     padded = [*tasks, *[tasks[0]] * (n_stacked - len(tasks))]
     networks = [loop.initial(task, dataset, recipe, device) for task in padded]
-    program = Stack(networks)
-    if not plugins.is_built_in("architectures", recipe.architecture):
-        check_alike(networks, dataset.shape)
+    program = program_of(networks, recipe, dataset.shape)
     curves = loop.fit(program, padded, dataset, recipe, device, checkpoint)
     seconds = (time.perf_counter() - started) / len(tasks)
     found = []

@@ -65,7 +65,7 @@ def measure(
 def _run(tasks: Sequence[Task], recipe: Recipe, dataset: data.Dataset, device: torch.device, epochs: int) -> float:
     """Seconds that some epochs take, the drawing of batches included."""
     networks = [loop.initial(task, dataset, recipe, device) for task in tasks]
-    program = loop.Single(networks[0]) if len(tasks) == 1 else ensemble.Stack(networks)
+    program = loop.Single(networks[0]) if len(tasks) == 1 else ensemble.program_of(networks, recipe, dataset.shape)
     started = time.perf_counter()
     loop.fit(program, tasks, dataset, recipe.model_copy(update={"epochs": epochs}), device)
     if device.type == "cuda":
