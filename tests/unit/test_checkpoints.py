@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import resource
@@ -106,6 +107,18 @@ def test_a_training_that_goes_on_gives_the_bits_of_one_that_was_never_interrupte
         assert interrupted(path, step, [task], digits, recipe) == whole, f"after step {step}"
         epoch, steps = divmod(step - 1, n_steps)
         assert f"{task.model_id}: goes on after step {steps + 1} of {n_steps} in epoch {epoch + 1} of {recipe.epochs}" in capsys.readouterr().out
+
+
+def test_the_scale_of_half_precision_losses_comes_back(digits, path, monkeypatch):
+    """It halves in the first steps, whose gradients overflow, and is not what it was at first when a training goes on."""
+    monkeypatch.setattr(torch.amp, "GradScaler", functools.partial(torch.amp.GradScaler, init_scale=2.0**28))
+    recipe = recipe_of(CNN | {"precision": "float16", "optimizer": "adamw", "learning_rate": 0.01, "epochs": 6})
+    task = ROUNDS.tasks(digits)[0]
+    whole = fitted([task], digits, recipe)
+
+    assert all(interrupted(path, step, [task], digits, recipe) == whole for step in (2, 16, 20))
+    with safe_open(path, framework="pt") as file:
+        assert 1 < json.loads(file.metadata()["memleak"])["place"]["scaler"]["scale"] < 2**28
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw, average, clipping", "batch norm, dropout, augmentation, one cycle", "batch norm, average, adamw"])
@@ -521,6 +534,26 @@ def test_another_engine_does_not_go_on_from_it(expected, job, capsys):
     assert "engine: 'sequential', expected 'ensemble of " in capsys.readouterr().err and job.names() == []
 
 
+def test_after_an_out_of_memory_the_smaller_stack_goes_on_from_its_own(job, monkeypatch, capsys):
+    """A rerun tries the larger one again: it leaves the file alone, and so does its failure."""
+    train = ensemble.train
+
+    def small_memory(tasks, n_stacked, *others):
+        if n_stacked > 2:
+            others[-1].load(CPU)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(tasks, n_stacked, *others)
+
+    monkeypatch.setattr(ensemble, "train", small_memory)
+    training = TRAINING["ensemble"].model_copy(update={"stack": 4})
+    job.killed(5, training)
+    capsys.readouterr()
+    job.run(training)
+
+    said = capsys.readouterr()
+    assert "engine: 'ensemble of 2', expected 'ensemble of 4'" in said.err and "goes on after step 1 of 4 in epoch 2 of 2" in said.out
+
+
 def test_a_checkpoint_is_no_model(job, digits_path):
     """Neither for the store nor for `memleak budget`, even where it holds the whole state of a model."""
     job.killed(8)
@@ -609,6 +642,20 @@ def test_a_half_that_the_other_job_removes_while_it_is_written_is_said_and_train
     written(path)
 
     assert "no checkpoint" in capsys.readouterr().err and not path.exists()
+
+
+def test_a_checkpoint_that_the_other_job_removes_while_it_is_opened_is_not_used(path, monkeypatch, capsys):
+    """The library opens a file twice, and torch says so in its own way when it is gone by the second time."""
+    written(path)
+
+    def removed(name, framework):
+        os.unlink(name)
+        return torch.UntypedStorage.from_file(str(name), False, 8)
+
+    monkeypatch.setattr(checkpoints, "safe_open", removed)
+
+    assert Checkpoint(path, FACTS, 10).load(CPU) is None
+    assert "No such file or directory" in (said := capsys.readouterr().err) and said.endswith("training begins anew\n")
 
 
 def test_a_checkpoint_holds_all_that_changes(job):

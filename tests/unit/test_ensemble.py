@@ -169,6 +169,24 @@ def test_a_sample_seen_beside_large_numbers_is_normalised_as_well_as_alone(digit
     assert torch.allclose(y[:8, 3:], layers[1](x[:8, 3:]), atol=2e-3)
 
 
+@pytest.mark.parametrize("shape", [(3, 5, 2), (4, 2, 1), (6,)])
+def test_samples_of_models_in_turn_come_to_stand_side_by_side(shape):
+    """Sample b of model m is row b * M + m of what was drawn."""
+    inputs = torch.arange(4 * 3 * math.prod(shape), dtype=torch.float32).view(4, 3, *shape)  # [B, M, H, W, C] or [B, M, F]
+    given = inputs.flatten(0, 1)
+    program = ensemble.Stack([torch.nn.Linear(2, 2) for _ in range(3)])
+
+    found = program.arrange(given if len(shape) == 1 else given.permute(0, 3, 1, 2))
+
+    for model in range(3):
+        if len(shape) == 1:
+            assert torch.equal(found[model], inputs[:, model])
+        else:
+            own = found[:, shape[2] * model : shape[2] * (model + 1)]
+            assert torch.equal(own, inputs[:, model].permute(0, 3, 1, 2))
+            assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 # -- nobody sees anybody -----------------------------------------------------------------------------------------
 
 

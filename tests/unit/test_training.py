@@ -9,7 +9,7 @@ import torch
 from memleak import data
 from memleak.designs import Rounds
 from memleak.models import ModelError, build
-from memleak.params import ParamsError, Recipe
+from memleak.params import ParamsError, Recipe, Training
 from memleak.training import devices, loop, stage, store
 from memleak.training.batches import Pick
 from memleak.training.loop import TrainingDiverged
@@ -49,18 +49,72 @@ def test_weights_do_not_depend_on_what_was_trained_before(digits):
 
 
 def test_a_shard_of_any_size_holds_the_same_models(tmp_path, digits_path, tiny, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    whole, parts = {}, {}
-    stage.train(digits_path, "r", tiny, _rounds(last=4), tmp_path / "a/whole.safetensors", "cpu")
-    for first in (0, 1, 3):
-        monkeypatch.setenv("MEMLEAK_STORE", str(tmp_path / f"store{first}"))  # nothing is adopted
-        rounds = _rounds(first=first, last={0: 1, 1: 3, 3: 4}[first])
-        stage.train(digits_path, "r", tiny, rounds, tmp_path / f"b{first}/part.safetensors", "cpu")
-        parts |= _models(tmp_path / f"b{first}/part.safetensors")
-    whole = _models(tmp_path / "a/whole.safetensors")
+    """Bit for bit, where one model after another is trained."""
+    whole, parts = _whole_and_parts(tmp_path, digits_path, tiny, monkeypatch, Training(engine="sequential"))
 
     assert whole.keys() == parts.keys()
     assert all(_equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("recipe", [None, CNN])
+def test_a_shard_of_any_size_holds_the_same_models_but_for_rounding_where_they_train_together(tmp_path, digits_path, tiny, monkeypatch, recipe):
+    """A stack's sums depend on a model's place in it and on the rows that its mates have: never more than the last bits."""
+    whole, parts = _whole_and_parts(tmp_path, digits_path, recipe or tiny, monkeypatch, Training(engine="ensemble", stack=3))
+
+    assert whole.keys() == parts.keys()
+    for name in whole:
+        assert whole[name].keys() == parts[name].keys()
+        assert all(torch.allclose(whole[name][key], parts[name][key], rtol=1e-4, atol=2e-6) for key in whole[name])
+
+
+@pytest.mark.parametrize("recipe", [None, CNN])
+def test_a_shard_trained_again_in_stacks_has_the_same_bits_also_after_a_kill(tmp_path, digits_path, tiny, monkeypatch, recipe):
+    """The models that were kept are adopted; the others train with the mates and the dummies that they had."""
+    training, shards = Training(engine="ensemble", stack=3), []
+    monkeypatch.chdir(tmp_path)
+    for name in ("once", "again", "killed"):
+        monkeypatch.setenv("MEMLEAK_STORE", str(tmp_path / f"store-{name}"))
+        output = tmp_path / f"{name}/shard.safetensors"
+        if name == "killed":
+            _stop_after_one_group(monkeypatch, lambda o=output: stage.train(digits_path, "r", recipe or tiny, _rounds(last=7), o, "cpu", training))
+        done = stage.train(digits_path, "r", recipe or tiny, _rounds(last=7), output, "cpu", training)
+        assert done["adopted"] == (3 if name == "killed" else 0)
+        shards.append(_models(output))
+
+    assert all(shards[0].keys() == other.keys() for other in shards)
+    assert all(_equal(shards[0][name], other[name]) for other in shards[1:] for name in shards[0])
+
+
+def _stop_after_one_group(monkeypatch, run) -> None:
+    """As a kill between two groups leaves it: the first group's models are kept, the shard is not written."""
+    from memleak.training import ensemble
+
+    train, calls = ensemble.train, []
+
+    def second_fails(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble, "train", second_fails)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+
+
+def _whole_and_parts(tmp_path, digits_path, recipe, monkeypatch, training: Training) -> tuple[dict, dict]:
+    """The same rounds trained as one shard, and as three of unequal sizes."""
+    monkeypatch.chdir(tmp_path)
+    parts = {}
+    stage.train(digits_path, "r", recipe, _rounds(last=4), tmp_path / "a/whole.safetensors", "cpu", training)
+    for first in (0, 1, 3):
+        monkeypatch.setenv("MEMLEAK_STORE", str(tmp_path / f"store{first}"))  # nothing is adopted
+        rounds = _rounds(first=first, last={0: 1, 1: 3, 3: 4}[first])
+        done = stage.train(digits_path, "r", recipe, rounds, tmp_path / f"b{first}/part.safetensors", "cpu", training)
+        assert done["adopted"] == 0
+        parts |= _models(tmp_path / f"b{first}/part.safetensors")
+    return _models(tmp_path / "a/whole.safetensors"), parts
 
 
 def _models(path) -> dict[str, dict[str, torch.Tensor]]:

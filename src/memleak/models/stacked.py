@@ -94,6 +94,8 @@ class BatchNorm(nn.Module):
         self.num_batches_tracked.add_(1)  # type: ignore[operator]
         if self.counts is None:
             return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps)  # type: ignore[arg-type]
+        if self.fewest * x[0, 0].numel() == 1:
+            raise ValueError("a model's batch has one value a channel, which has no variance; choose another batch_size, or normalisation: group")
         weight = self.weight if self.weight is not None else torch.ones_like(self.running_mean)  # type: ignore[arg-type]
         bias = self.bias if self.bias is not None else torch.zeros_like(self.running_mean)  # type: ignore[arg-type]
         y, mean, variance = _UnevenBatchNorm.apply(x.to(weight.dtype), weight, bias, self.counts, self.fewest, self.eps)
@@ -168,7 +170,7 @@ class Dropout(nn.Module):
             rows, shape = self.rows.T[:, :, None, None, None], torch.Size((x.shape[1] // self.n_models, *x.shape[2:]))
         feature = torch.arange(shape.numel(), device=x.device).view(shape)
         keep = randomness.counter_uniform(self.layer, rows, feature) >= self.probability
-        return x * keep.view(x.shape) / (1 - self.probability)
+        return x * keep.reshape(x.shape) / (1 - self.probability)
 
 
 class Flatten(nn.Module):

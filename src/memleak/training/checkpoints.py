@@ -81,7 +81,7 @@ class Checkpoint:
         except _NotUsable as error:
             _say(f"not used: {self.path}: {error}; training begins anew")
             return None
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last: another job removed it just now
             _say(f"not used: {self.path}: truncated or not a checkpoint ({error}); training begins anew")
             return None
         return {name: tensor.to(device) for name, tensor in tensors.items()}, place

@@ -32,7 +32,13 @@ def build(recipe: Recipe, network: torch.nn.Module, device: torch.device) -> tor
     rate = torch.tensor(recipe.learning_rate, device=device) if device.type == "cuda" else recipe.learning_rate
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(weights, lr=rate, weight_decay=recipe.weight_decay, fused=True, capturable=device.type == "cuda")
-    return torch.optim.SGD(weights, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True)
+    optimizer = torch.optim.SGD(
+        weights, lr=rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay, fused=True
+    )
+    if recipe.momentum:  # torch would make them in the first step, and leave them unwritten where float16 has that step skipped
+        for weight in weights:
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -50,7 +50,7 @@ def read_model(path: Path, position: int, facts: dict[str, Any]) -> dict[str, to
     try:
         with safe_open(path, framework="pt") as file:
             weights = {name: file.get_slice(name)[position].clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: removed by another job while it was opened
         raise ArtefactError(f"{path}: truncated or not a shard of models ({error}); delete it and run again") from None
     model = facts["models"][position]
     if weights_sha256(weights) != model["weights_sha256"]:
