@@ -172,6 +172,11 @@ def read_shard_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ArtefactError(f"{path}: truncated or not a shard of models ({error}); delete it and run again") from None
 
 
+def store_folder() -> Path:
+    """Where trained models are kept outside the workflow's outputs: MEMLEAK_STORE, to share them on a machine."""
+    return Path(os.environ.get("MEMLEAK_STORE", ".memleak/store"))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, or say in one sentence why not."""
     try:

@@ -341,7 +341,9 @@ def main(argv: list[str] | None = None) -> int:
         _end_with(int(os.environ["MEMLEAK_PARENT"]))
     try:
         said = arguments.function(arguments)
-        print(said, end="\n" if said else "")
+        print(said, end="\n" if said else "", flush=True)
+    except BrokenPipeError:  # who reads the output has seen enough, as in `memleak budget | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
     except KeyboardInterrupt:
         print("memleak: interrupted", file=sys.stderr)
         return 130

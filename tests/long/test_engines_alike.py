@@ -21,7 +21,15 @@ N_MODELS, N_SAMPLES, STACK = 200, 60, 8
 RECIPES = {
     "mlp": Recipe(preset="digits-mlp"),
     "cnn": Recipe(
-        architecture="small_cnn", channels=(8, 16), hidden=(32,), dropout=0.1, shift=1, epochs=15, batch_size=32, learning_rate=0.05, schedule="cosine"
+        architecture="small_cnn",
+        channels=(8, 16),
+        hidden=(32,),
+        dropout=0.1,
+        shift=1,
+        epochs=15,
+        batch_size=32,
+        learning_rate=0.05,
+        schedule="cosine",
     ),
 }
 POOLS = {"mlp": None, "cnn": 600}
@@ -57,7 +65,9 @@ def test_margins_of_200_models_have_one_distribution_whatever_the_engine(digits,
     together = _margins(digits, recipe, pool, 1, STACK)
     changed = _margins(digits, recipe.model_copy(update={"label_smoothing": 0.05}), pool, 2, STACK)
 
-    print(f"{name}: {len(sequential)} and {len(together)} models; p {_smallest_p(sequential, together):.3g}, control {_smallest_p(sequential, changed):.3g}")
+    print(
+        f"{name}: {len(sequential)} and {len(together)} models; p {_smallest_p(sequential, together):.3g}, control {_smallest_p(sequential, changed):.3g}"
+    )
     assert min(len(sequential), len(together)) > 0.9 * N_MODELS
     assert _smallest_p(sequential, together) > 0.001
     assert _smallest_p(sequential, changed) < 0.001  # the test sees a changed recipe

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from memleak import plan, plugins
 from memleak import params as params_room
+from memleak import plan, plugins
 from memleak.designs import Coins, Complements, Rounds
 from memleak.models.stacked import NotStackable
 from memleak.params import Recipe, Training
@@ -116,7 +116,9 @@ def test_the_engine_moves_no_path():
     config = {
         "datasets": {"digits": {"name": "digits"}},
         "recipes": {"small": MLP},
-        "audits": {"a": {"dataset": "digits", "recipe": "small", "design": {"kind": "halves", "models": 8}, "attacks": {"loss": {"name": "threshold"}}}},
+        "audits": {
+            "a": {"dataset": "digits", "recipe": "small", "design": {"kind": "halves", "models": 8}, "attacks": {"loss": {"name": "threshold"}}}
+        },
     }
     planned = plan.build(params_room.validate(config)).audits["a"]
     for training in ({"engine": "sequential"}, {"engine": "ensemble", "stack": 3}, {"checkpoint_minutes": 1}):

@@ -184,7 +184,7 @@ def test_samples_of_models_in_turn_come_to_stand_side_by_side(shape):
         else:
             own = found[:, shape[2] * model : shape[2] * (model + 1)]
             assert torch.equal(own, inputs[:, model].permute(0, 3, 1, 2))
-            assert found.is_contiguous(memory_format=torch.channels_last)
+            assert shape[2] == 1 or found.is_contiguous(memory_format=torch.channels_last)
 
 
 # -- nobody sees anybody -----------------------------------------------------------------------------------------
@@ -407,3 +407,29 @@ def test_a_users_network_that_cannot_be_stacked_never_trains_wrongly(tmp_path, d
 
     with pytest.raises(NotStackable):
         ensemble.train(tasks, 2, digits, recipe, CPU)
+
+
+@pytest.mark.parametrize("name", ["cnn, augmented", "cnn, groups normalised", "cnn, nothing normalised", "mlp", "fast", "wide_resnet28_2"])
+def test_networks_that_can_be_stacked_are_not_refused(digits, name):
+    """Ours would pass the test that a user's network is put to, in either precision."""
+    for precision in ("float32", "float64"):
+        recipe = _recipe(RECIPES.get(name) or DEEP[name], precision=precision)
+        networks = [loop.initial(task, digits, recipe, CPU) for task in Rounds(None, 40, 0, "fit", 0, 3).tasks(digits)]
+        before = [weight.clone() for network in networks for weight in network.parameters()]
+
+        ensemble.check_alike(networks, digits.shape)
+
+        assert all(torch.equal(a, b) for a, b in zip(before, (weight for network in networks for weight in network.parameters()), strict=True))
+
+
+def test_a_stack_without_room_is_not_taken_for_one_that_cannot_be(tmp_path, digits, monkeypatch):
+    """Out of memory while a user's network is tried: the stage halves the stack, and does not give it up."""
+    recipe = _own(tmp_path, *OWN["the mean over places"])
+    networks = [loop.initial(task, digits, recipe, CPU) for task in _designs(digits)["pairs"][:2]]
+
+    def without_room(self, inputs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(ensemble.Stack, "arrange", without_room)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        ensemble.check_alike(networks, digits.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 import shutil
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,15 +51,10 @@ def _is_on(trained_on: str, device: str) -> bool:
     return trained_on == device or trained_on.startswith(f"{device} MIG ")
 
 
-def store_folder() -> Path:
-    """Where trained models are kept (see `training.store`, which would import torch)."""
-    return Path(os.environ.get("MEMLEAK_STORE", ".memleak/store"))
-
-
 def shelf_of(recipe: str, data_sha256: str | None) -> Shelf:
     """The models of a recipe that are there. Where the data is not prepared (None) they count whatever data they know."""
     found, seen = Shelf(), set[tuple[int, int]]()
-    for folder in (store_folder() / recipe, Path("results/models") / recipe):
+    for folder in (artefacts.store_folder() / recipe, Path("results/models") / recipe):
         for path in sorted(folder.glob("*.safetensors")):
             try:
                 status = path.stat()
@@ -258,11 +252,11 @@ class Cost:
         audits = list(self.plan.audits.values())
         written = [self.signal_bytes(audits), *(self.score_bytes(audit) for audit in audits)]
         models, others = everything["model_bytes"], None if None in written else sum(filter(None, written))
-        results, store = _there(Path("results")), _there(store_folder())
+        results, store = _there(Path("results")), _there(artefacts.store_folder())
         is_shared = results.stat().st_dev == store.stat().st_dev  # then the two have one copy: a hard link
         needs = None if models is None or others is None else models + others
         found = [_place("results", needs, results)]
-        return found if is_shared else [*found, _place(str(store_folder()), models, store)]
+        return found if is_shared else [*found, _place(str(artefacts.store_folder()), models, store)]
 
 
 def _place(name: str, needs: float | None, folder: Path) -> dict[str, Any]:

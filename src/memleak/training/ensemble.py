@@ -74,12 +74,13 @@ def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe, shape: tuple
 
 
 def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> None:
-    """Raise NotStackable where networks in a stack have other losses and gradients than alone, in one step.
+    """Raise NotStackable where the first networks have other losses and gradients in a stack than alone, in one step.
 
     Layers are known, but what a user's `forward` does between them may count on the axes of one network or on the rows of a
-    batch; a weight that two layers share, or a gradient that is changed on its way, shows in the gradients alone.
+    batch; a weight that two layers share, or a gradient that is changed on its way, shows in the gradients alone. In float64,
+    where rounding moves nothing over the kink of a ReLU.
     """
-    alone = [copy.deepcopy(network).train() for network in networks]
+    alone = [copy.deepcopy(network).double().train() for network in networks[:3]]
     n_models, draw = len(alone), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in (weight for network in alone for weight in network.parameters()):
@@ -108,8 +109,8 @@ def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> 
         loss.backward()
         expected = {name: weight.grad.flatten() for name, weight in network.named_parameters() if weight.grad is not None}
         largest = max(float(gradient.abs().max()) for gradient in expected.values())
-        is_alike = expected.keys() == found.keys() and torch.allclose(losses[model], loss, rtol=1e-3, atol=1e-4)
-        if not is_alike or any(float((found[name][model] - expected[name]).abs().max()) > 1e-2 * largest for name in expected):
+        is_alike = expected.keys() == found.keys() and torch.allclose(losses[model], loss, rtol=1e-6, atol=1e-8)
+        if not is_alike or any(float((found[name][model] - expected[name]).abs().max()) > 1e-4 * largest for name in expected):
             raise NotStackable("together they do not learn as they do alone; does `forward` count on the order of axes, or draw random numbers?")
 
 

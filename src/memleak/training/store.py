@@ -62,7 +62,7 @@ class Store:
     """The models of one recipe on one content of the data, in the store and among the workflow's outputs."""
 
     def __init__(self, recipe: str, data_sha256: str, outputs: Path) -> None:
-        self.folder = Path(os.environ.get("MEMLEAK_STORE", ".memleak/store")) / recipe
+        self.folder = artefacts.store_folder() / recipe
         self.recipe, self.data_sha256, self.outputs = recipe, data_sha256, outputs
 
     @contextlib.contextmanager
