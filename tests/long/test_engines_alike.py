@@ -45,7 +45,7 @@ def _margins(digits, recipe: Recipe, pool: int | None, part: int, stack: int) ->
     found = []
     for first in range(0, len(tasks), stack):
         group = tasks[first : first + stack]
-        trained = [loop.train(group[0], digits, recipe, CPU)] if stack == 1 else ensemble.train(group, stack, digits, recipe, CPU)
+        trained = [loop.train(group[0], digits, recipe, CPU)] if stack == 1 else ensemble.train(group, digits, recipe, CPU)
         for model in trained:
             network.load_state_dict(model.weights)
             found.append(loop.predict(network, digits, asked, None, recipe, CPU).numpy())

@@ -83,9 +83,8 @@ def test_auto_takes_the_entry_that_the_size_falls_under():
 
 
 @pytest.mark.usefixtures("table")
-def test_a_stack_is_no_larger_than_the_shard_needs():
-    assert [_stack(MLP, n, CUDA) for n in (1, 2, 3, 5, 8, 9, 31, 33)] == [1, 2, 4, 8, 8, 16, 32, 32]
-    assert [_stack(CNN, n, engine="ensemble") for n in (1, 3, 8, 100)] == [1, 4, 8, 8]
+def test_a_model_alone_in_its_shard_is_no_stack():
+    assert [_stack(MLP, n, CUDA) for n in (1, 2, 33)] == [1, 32, 32]
 
 
 @pytest.mark.usefixtures("table")
@@ -93,7 +92,7 @@ def test_what_params_say_comes_before_the_table():
     assert _stack(MLP, 100, engine="sequential") == 1
     assert _stack(MLP, 100, engine="sequential", stack=8) == 1
     assert _stack(MLP, 100, stack=7) == 7
-    assert _stack(CNN, 3, engine="ensemble", stack=5) == 5  # also beyond the shard: bits go with the stack
+    assert _stack(CNN, 3, engine="ensemble", stack=5) == 5
     assert _stack(CNN, 100, engine="ensemble", stack=1) == 1
 
 
@@ -183,9 +182,9 @@ class _Machine:
         self.tried: list[tuple[int, list[str]]] = []
         self.checkpoints: list[tuple[list[str], str]] = []
 
-    def together(self, tasks, n_stacked, dataset, recipe, device, checkpoint):
-        self.tried.append((n_stacked, [task.model_id for task in tasks]))
-        if n_stacked > self.most:
+    def together(self, tasks, dataset, recipe, device, checkpoint):
+        self.tried.append((len(tasks), [task.model_id for task in tasks]))
+        if len(tasks) > self.most:
             raise self.error
         return [Trained({}, {"model": task.model_id}) for task in tasks]
 
@@ -210,7 +209,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-@pytest.mark.parametrize(("most", "expected"), [(8, [8, 8]), (4, [8, 4, 4, 4]), (2, [8, 4, 2, 2, 2, 2, 2, 2]), (1, [8, 4, 2, *[1] * 11])])
+@pytest.mark.parametrize(("most", "expected"), [(8, [8, 3]), (4, [8, 4, 4, 3]), (2, [8, 4, 2, 2, 2, 2, 2, 1]), (1, [8, 4, 2, *[1] * 11])])
 def test_a_stack_that_does_not_fit_is_halved_and_nobody_is_lost_or_trained_twice(machine, digits, tiny, capsys, error, most, expected):
     tasks = Rounds(None, 64, 0, "fit", 0, 11).tasks(digits)
     simulated = machine(most, error)
@@ -222,7 +221,7 @@ def test_a_stack_that_does_not_fit_is_halved_and_nobody_is_lost_or_trained_twice
     assert [n for n, _ in simulated.tried] == expected
     said = capsys.readouterr().out
     assert [f"out of memory: {n} models at once from here on" in said for n in (4, 2, 1)] == [most < 8, most < 4, most < 2]
-    assert simulated.checkpoints[-1][1] == ("sequential" if most == 1 else f"ensemble of {most}")
+    assert simulated.checkpoints[-1][1] == ("sequential" if most < 4 else "ensemble")
 
 
 def test_what_a_smaller_stack_ran_out_of_is_raised(machine, digits, tiny, monkeypatch):
@@ -252,7 +251,7 @@ def test_what_cannot_be_stacked_trains_one_after_another_and_says_so(machine, di
     given = [task.model_id for group in stage.train_all(tasks, 4, digits, tiny, CPU, simulated.checkpoint_of) for task, _ in group]
 
     assert given == [task.model_id for task in tasks]
-    assert [n for n, _ in simulated.tried] == [4, 1, 1, 1]
+    assert [n for n, _ in simulated.tried] == [3, 1, 1, 1]
     assert "trained one after another: mlp cannot be stacked: the layer LSTM is not among those that can be stacked\n" in capsys.readouterr().out
 
 

@@ -70,15 +70,15 @@ def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool
 
 
 def _check_equal(tasks: list[Task], digits, recipe: Recipe, tolerance: float) -> None:
-    """Weights, statistics, curves and accuracies of a stack with a dummy are those of trainings one by one."""
-    together = ensemble.train(tasks, len(tasks) + 1, digits, recipe, CPU)
+    """Weights, statistics, curves and accuracies of a stack are those of trainings one by one."""
+    together = ensemble.train(tasks, digits, recipe, CPU)
     assert len(together) == len(tasks)
     for task, found in zip(tasks, together, strict=True):
         alone = loop.train(task, digits, recipe, CPU)
         assert _largest(alone.weights, found.weights) <= tolerance
         assert found.facts["loss_curve"] == pytest.approx(alone.facts["loss_curve"], rel=tolerance, abs=tolerance)
         assert found.facts["accuracy_curve"] == alone.facts["accuracy_curve"]
-        assert (alone.facts["engine"], found.facts["engine"]) == ("sequential", f"ensemble of {len(tasks) + 1}")
+        assert (alone.facts["engine"], found.facts["engine"], found.facts["stack"]) == ("sequential", "ensemble", len(tasks))
         for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "n_train", "n_test"):
             assert found.facts[name] == pytest.approx(alone.facts[name], rel=10 * tolerance, abs=10 * tolerance)
 
@@ -195,8 +195,8 @@ def test_what_a_mate_trains_on_changes_no_bit_of_the_others(digits, name):
     recipe = _recipe(RECIPES[name], precision="float32")
     first, second, third, stranger = Rounds(None, 40, 0, "fit", 0, 4).tasks(digits)
 
-    among = ensemble.train([first, second, third], 3, digits, recipe, CPU)
-    other = ensemble.train([first, stranger, third], 3, digits, recipe, CPU)
+    among = ensemble.train([first, second, third], digits, recipe, CPU)
+    other = ensemble.train([first, stranger, third], digits, recipe, CPU)
 
     assert not _equal(among[1].weights, other[1].weights)
     assert _equal(among[0].weights, other[0].weights)
@@ -214,8 +214,8 @@ def test_a_mates_additional_sample_changes_nothing_in_the_others(digits, name):
     inside = Rounds("atypical00", 40, 0, "fit", 0, 2).tasks(digits)[0]
     assert inside.is_in and np.array_equal(inside.members, base[0].members)
 
-    with_it = ensemble.train([inside, base[1]], 2, digits, recipe, CPU)
-    without = ensemble.train([base[0], base[1]], 2, digits, recipe, CPU)
+    with_it = ensemble.train([inside, base[1]], digits, recipe, CPU)
+    without = ensemble.train([base[0], base[1]], digits, recipe, CPU)
 
     assert _largest(with_it[0].weights, without[0].weights) > 1e-6
     assert _largest(with_it[1].weights, without[1].weights) <= 1e-12
@@ -248,7 +248,7 @@ def test_a_samples_logits_never_depend_on_its_batch_mates(digits, name):
     recipe = _recipe(RECIPES[name], precision="float32")
     tasks = _designs(digits)["halves"]
     network = loop.initial(tasks[1], digits, recipe, CPU)
-    network.load_state_dict(ensemble.train(tasks, 3, digits, recipe, CPU)[1].weights)
+    network.load_state_dict(ensemble.train(tasks, digits, recipe, CPU)[1].weights)
 
     among = loop.predict(network, digits, np.arange(300), None, recipe, CPU)
     alone = loop.predict(network, digits, np.array([7]), None, recipe, CPU)
@@ -281,27 +281,16 @@ def test_the_same_group_gives_the_same_bits(digits):
     recipe = _recipe(RECIPES["cnn, augmented"], precision="float32")
     tasks = _designs(digits)["pairs"]
 
-    one, again = (ensemble.train(tasks, 4, digits, recipe, CPU) for _ in range(2))
+    one, again = (ensemble.train(tasks, digits, recipe, CPU) for _ in range(2))
 
     assert all(_equal(a.weights, b.weights) for a, b in zip(one, again, strict=True))
     assert [a.facts["loss_curve"] for a in one] == [b.facts["loss_curve"] for b in again]
 
 
-def test_empty_places_are_filled_and_not_given_out(digits):
-    recipe = _recipe(CNN)
-    tasks = _designs(digits)["halves"][:2]
-
-    padded = ensemble.train(tasks, 5, digits, recipe, CPU)
-    full = ensemble.train(tasks, 2, digits, recipe, CPU)
-
-    assert len(padded) == len(full) == 2
-    assert all(_largest(a.weights, b.weights) <= 1e-12 for a, b in zip(padded, full, strict=True))
-
-
 def test_a_weight_of_a_stack_is_a_tensor_of_its_own(digits):
     """Files hold each model's tensors: none is a view of all models' memory."""
     recipe = _recipe(CNN, precision="float32")
-    for trained in ensemble.train(_designs(digits)["halves"], 3, digits, recipe, CPU):
+    for trained in ensemble.train(_designs(digits)["halves"], digits, recipe, CPU):
         assert all(tensor.is_contiguous() for tensor in trained.weights.values())
         assert trained.weights["0.weight"].shape == (4, 1, 3, 3)
         assert trained.weights["1.num_batches_tracked"].dtype == torch.int64
@@ -406,7 +395,7 @@ def test_a_users_network_that_cannot_be_stacked_never_trains_wrongly(tmp_path, d
     loop.train(tasks[0], digits, recipe, CPU)  # it is a network: alone it trains
 
     with pytest.raises(NotStackable):
-        ensemble.train(tasks, 2, digits, recipe, CPU)
+        ensemble.train(tasks, digits, recipe, CPU)
 
 
 @pytest.mark.parametrize("name", ["cnn, augmented", "cnn, groups normalised", "cnn, nothing normalised", "mlp", "fast", "wide_resnet28_2"])

@@ -107,7 +107,7 @@ def test_a_finished_model_of_an_unfinished_shard_is_kept(shard, digits_path, tin
 
     assert not shard.exists()
     assert _again(digits_path, tiny, shard) == len(ROUNDS.tasks(stage.data.read(digits_path))) - 2
-    assert [file.name for file in (tmp_path / ".memleak/store/r").glob("single-*")] == []
+    assert [file.name for file in (tmp_path / ".memleak/store/r").glob("part-*")] == []
 
 
 def test_a_stranger_is_refused_when_it_is_asked(shard, digits_path, tiny, tmp_path):

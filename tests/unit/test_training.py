@@ -69,7 +69,7 @@ def test_a_shard_of_any_size_holds_the_same_models_but_for_rounding_where_they_t
 
 @pytest.mark.parametrize("recipe", [None, CNN])
 def test_a_shard_trained_again_in_stacks_has_the_same_bits_also_after_a_kill(tmp_path, digits_path, tiny, monkeypatch, recipe):
-    """The models that were kept are adopted; the others train with the mates and the dummies that they had."""
+    """The models that were kept are adopted; the others train with the mates that they had."""
     training, shards = Training(engine="ensemble", stack=3), []
     monkeypatch.chdir(tmp_path)
     for name in ("once", "again", "killed"):

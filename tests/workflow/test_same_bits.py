@@ -1,6 +1,7 @@
 """Results do not depend on how the work was cut up."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -45,3 +46,16 @@ def test_results_are_the_same_bits_for_other_cores_and_shards(fresh, finished_ru
         pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(other), check_exact=True)
     found, other = (json.loads((folder / "results/metrics/first.json").read_text()) for folder in (fresh, finished_run))
     assert without_seconds(found) == without_seconds(other)
+
+
+def test_models_that_train_together_have_the_same_bits_for_other_cores(fresh, n_models):
+    """And for another time: the same shards train the same models together."""
+    fresh.set("training", {"engine": "ensemble", "stack": 3})
+    assert fresh.run("--cores", "1", "models") == n_models
+    once = weights(fresh)
+    engines = {model["engine"] for path in fresh.files("results/models/*/*.safetensors") for model in read_shard_facts(path)["models"]}
+    for folder in ("results", ".memleak", ".snakemake"):
+        shutil.rmtree(fresh / folder)
+
+    assert fresh.run("--cores", "2", "models") == n_models
+    assert weights(fresh) == once and "ensemble" in engines

@@ -33,7 +33,7 @@ def time_model(data_path: Path, recipe: Recipe, shard: Shard, training: Training
     def run(n_records: int, epochs: int) -> tuple[float, Trained]:
         started = time.perf_counter()
         short = [replace(task, members=task.members[:n_records]) for task in together]
-        trained = _train(short, n_stacked, dataset, recipe.model_copy(update={"epochs": epochs}), torch_device)
+        trained = _train(short, dataset, recipe.model_copy(update={"epochs": epochs}), torch_device)
         return (time.perf_counter() - started) / len(short), trained
 
     n, n_all, epochs = recipe.batch_size, min(len(task.members) for task in together), 1
@@ -58,7 +58,5 @@ def first_shard(shards: Sequence[Shard]) -> Shard:
     return next((shard for shard in shards if not (isinstance(shard, Rounds) and shard.target)), shards[0])
 
 
-def _train(tasks: Sequence[Task], n_stacked: int, dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
-    if n_stacked > 1:
-        return ensemble.train(tasks, n_stacked, dataset, recipe, device)[0]
-    return loop.train(tasks[0], dataset, recipe, device)
+def _train(tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
+    return ensemble.train(tasks, dataset, recipe, device)[0] if len(tasks) > 1 else loop.train(tasks[0], dataset, recipe, device)

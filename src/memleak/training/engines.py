@@ -48,14 +48,13 @@ def size_of(recipe: Recipe, shape: tuple[int, ...], n_classes: int) -> float:
 def stack_of(training: Training, recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torch.device, n_models: int) -> int:
     """How many models of a shard of `n_models` train as one program; 1 is one after another.
 
-    What params say counts; else the table, though never more than the power of two that holds the shard.
+    What params say counts, else the table.
     """
     if training.engine == "sequential" or n_models < 2 or recipe.precision == "float16":  # each model scales its loss by its own history
         return 1
     if training.stack is not None:
         return training.stack
-    largest = 8 if training.engine == "ensemble" else _tabled(recipe, shape, n_classes, device)
-    return min(largest, 1 << (n_models - 1).bit_length())
+    return 8 if training.engine == "ensemble" else _tabled(recipe, shape, n_classes, device)
 
 
 def _tabled(recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torch.device) -> int:

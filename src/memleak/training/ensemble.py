@@ -25,9 +25,11 @@ from memleak.training.loop import Single, Trained
 class Stack(Single):
     """The program of several models. Raises NotStackable where the networks cannot be one."""
 
+    engine = "ensemble"
+
     def __init__(self, networks: Sequence[torch.nn.Module]) -> None:
         super().__init__(stacked.stack(networks))
-        self.n_models, self.engine = len(networks), f"ensemble of {len(networks)}"
+        self.n_models = len(networks)
         self.shapes = {name: tensor.shape for name, tensor in networks[0].state_dict().items()}
         self.share: torch.Tensor | None = None  # [B, M], of a sample in its model's loss
         self._known: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}  # counts and shares by what they were made of
@@ -115,21 +117,21 @@ def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> 
 
 
 def train(
-    tasks: Sequence[Task], n_stacked: int, dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
-) -> list[Trained]:
-    """Train the models of at most `n_stacked` tasks, which have equally many steps, as one program.
+    tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
+) -> list[Trained]:  # fmt: skip
+    """Train the models of tasks that have equally many steps as one program.
 
-    Where there are fewer, the first task fills the empty places, so that a model's bits depend on the size of
-    the stack and not on who else is there.
+    The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
+    go by the place in memory, and batch norm by whether any model has a row more.
     """
     started = time.perf_counter()
-    padded = [*tasks, *[tasks[0]] * (n_stacked - len(tasks))]
-    networks = [loop.initial(task, dataset, recipe, device) for task in padded]
+    networks = [loop.initial(task, dataset, recipe, device) for task in tasks]
     program = program_of(networks, recipe, dataset.shape)
-    curves = loop.fit(program, padded, dataset, recipe, device, checkpoint)
+    curves = loop.fit(program, tasks, dataset, recipe, device, checkpoint)
     seconds = (time.perf_counter() - started) / len(tasks)
     found = []
-    for task, weights, curve in zip(tasks, program.weights(), curves, strict=False):
+    for task, weights, curve in zip(tasks, program.weights(), curves, strict=True):
         networks[0].load_state_dict(weights)
-        found.append(loop.judged(networks[0], task, weights, dataset, recipe, device, curve | {"engine": program.engine}, seconds))
+        facts = curve | {"engine": program.engine, "stack": program.n_models}
+        found.append(loop.judged(networks[0], task, weights, dataset, recipe, device, facts, seconds))
     return found

@@ -67,14 +67,13 @@ def train(
                     }  # fmt: skip
                     found[task.model_id] = trained
                     n_done, facts = n_done + 1, trained.facts
-                    if n_done < len(missing):
-                        store.keep_single(shard, trained)
                     print(
                         f"trained {task.model_id} ({n_done} of {len(missing)}, {facts['engine']}): "
                         f"train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
                         flush=True,
                     )
-                if n_done < len(missing):  # of the last group it goes once the shard is kept
+                if n_done < len(missing):  # the last group is kept with the shard
+                    store.keep_part(shard, [trained for _, trained in group])
                     store.checkpoint(group[0][0].model_id).unlink(missing_ok=True)
                 progress.update(len(group))
         kept = store.keep(shard, [found[task.model_id] for task in tasks])
@@ -106,10 +105,10 @@ def train_all(
         group = engines.groups(waiting, n_stacked, recipe.batch_size)[0]
         trained: list[Trained] | None = None
         try:
-            if n_stacked == 1:
+            if len(group) == 1:
                 trained = [loop.train(group[0], dataset, recipe, device, checkpoint_of(group, loop.Single.engine))]
             else:
-                trained = ensemble.train(group, n_stacked, dataset, recipe, device, checkpoint_of(group, f"ensemble of {n_stacked}"))
+                trained = ensemble.train(group, dataset, recipe, device, checkpoint_of(group, ensemble.Stack.engine))
         except NotStackable as error:
             print(f"trained one after another: {recipe.architecture} cannot be stacked: {error}", flush=True)
             n_stacked = 1
@@ -118,10 +117,10 @@ def train_all(
             checkpoint_of(group, "none").remove()  # or a rerun would go on from there, and diverge at once, for ever
             raise
         except RuntimeError as error:
-            if n_stacked == 1 or not engines.is_out_of_memory(error):
+            if len(group) == 1 or not engines.is_out_of_memory(error):
                 raise
         if trained is None:  # out here, where no exception holds the memory any more
-            n_stacked //= 2
+            n_stacked = -(-len(group) // 2)
             print(f"out of memory: {n_stacked} models at once from here on", flush=True)
             if device.type == "cuda":
                 torch.cuda.empty_cache()

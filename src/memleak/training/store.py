@@ -2,7 +2,7 @@
 
 Snakemake deletes a job's outputs before it runs and when it fails; what cost hours must not hang on that. A
 shard is one safetensors file, its weights stacked along a leading axis of models, with a description of each
-model in the file's head. A model that is finished while its shard is not is a shard of one.
+model in the file's head. Models that are finished while their shard is not are a shard of their own, a part.
 """
 
 from __future__ import annotations
@@ -95,23 +95,23 @@ class Store:
         return found
 
     def keep(self, shard: dict[str, Any], trained: list[Trained]) -> Path:
-        """Write a shard into the store, and drop the single models that it now holds."""
+        """Write a shard into the store, and drop the parts that it now holds."""
         path = self.folder / f"{shard['shard']}.safetensors"
         write_shard(path, shard, trained)
         for model in trained:
-            self._single(model.facts["model_id"]).unlink(missing_ok=True)
+            self._part(model.facts["model_id"]).unlink(missing_ok=True)
         return path
 
-    def keep_single(self, shard: dict[str, Any], model: Trained) -> None:
-        """Write a finished model of an unfinished shard."""
-        write_shard(self._single(model.facts["model_id"]), shard, [model])
+    def keep_part(self, shard: dict[str, Any], trained: list[Trained]) -> None:
+        """Write models of an unfinished shard that were finished together: all of them or, after a kill, none."""
+        write_shard(self._part(trained[0].facts["model_id"]), shard, trained)
 
     def checkpoint(self, model_id: str) -> Path:
         """Where the state of a training is kept, named after its first model."""
         return self.folder / f"checkpoint-{model_id}.state"
 
-    def _single(self, model_id: str) -> Path:
-        return self.folder / f"single-{model_id}.safetensors"
+    def _part(self, model_id: str) -> Path:
+        return self.folder / f"part-{model_id}.safetensors"
 
 
 def link(kept: Path, output: Path) -> None:
