@@ -202,6 +202,8 @@ def draw(found: dict[str, Any], output: Path) -> None:
     records = [int(n) for n in found["data_size"]]
     right.plot(records, [np.median(seconds) for seconds in found["data_size"].values()], "o-", color="#2b6cb2")
     right.set(xscale="log", yscale="log", xlabel="training records", ylabel="seconds a model", title="Small CNN, 8 at once")
+    right.set_xticks(records, [str(n) for n in records])
+    right.minorticks_off()
     for axes in (left, middle, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(output, dpi=150)

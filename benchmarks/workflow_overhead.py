@@ -1,6 +1,7 @@
 """What the workflow costs beside training: wall time of a whole run less training itself, on a number of models.
 
     python benchmarks/workflow_overhead.py --models 100 --seconds 10
+    python benchmarks/workflow_overhead.py --models 40 --cifar path/of/cifar10
 
 makes a project in a temporary folder whose models take about so long each (the epochs are chosen from one
 training measured first), runs `snakemake` on all cores, and sets the wall time beside the training time that the
@@ -14,6 +15,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from memleak import artefacts, data, params, pipeline
 from memleak.designs import Rounds
@@ -34,24 +36,40 @@ def seconds_an_epoch(folder: Path) -> float:
     return (times[1] - times[0]) / 20
 
 
+def on_digits(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Pairs of models, whose epochs take about the wished-for seconds one after another."""
+    epochs = max(1, round(asked.seconds / seconds_an_epoch(folder)))
+    rounds = max(3, round(asked.models / 2.28))  # a round is a base model, an IN arm, and with probability n/N an OUT arm
+    design = {"kind": "pairs", "targets": {"random": 1}, "rounds": rounds - 2, "holdout_rounds": 2, "subset_size": 500}
+    return {
+        "datasets": {"digits": {"name": "digits"}},
+        "recipes": {"slow": {"epochs": epochs, **RECIPE}},
+        "audits": {"overhead": {"dataset": "digits", "recipe": "slow", "design": design, "attacks": {"np": {"name": "single_point"}}}},
+        "models_per_shard": asked.per_shard,
+    }
+
+
+def on_cifar(asked: argparse.Namespace) -> dict[str, Any]:
+    """Models on halves of 4,000 images, attacked by LiRA."""
+    design = {"kind": "halves", "models": 2 * -(-asked.models // 2), "pool": 4000}
+    return {
+        "datasets": {"cifar10": {"name": "cifar10", "source": str(asked.cifar.resolve())}},
+        "recipes": {"cnn": {"preset": "cifar-cnn"}},
+        "audits": {"overhead": {"dataset": "cifar10", "recipe": "cnn", "design": design, "attacks": {"lira": {"name": "lira"}}}},
+        "models_per_shard": asked.per_shard,
+    }
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--models", type=int, default=100, help="about so many (default: %(default)s)")
     options.add_argument("--seconds", type=float, default=10, help="of training a model (default: %(default)s)")
     options.add_argument("--per-shard", type=int, default=8, help="models_per_shard (default: %(default)s)")
+    options.add_argument("--cifar", type=Path, help="a folder of CIFAR-10 as Parquet: so many small networks on halves of 4,000 images instead")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        epochs = max(1, round(asked.seconds / seconds_an_epoch(folder)))
-        rounds = max(3, round(asked.models / 2.28))  # a round is a base model, an IN arm, and with probability n/N an OUT arm
-        design = {"targets": {"random": 1}, "rounds": rounds - 2, "holdout_rounds": 2, "subset_size": 500}
-        attacks = {"np": {"name": "single_point"}}
-        config = {
-            "datasets": {"digits": {"name": "digits"}},
-            "recipes": {"slow": {"epochs": epochs, **RECIPE}},
-            "audits": {"overhead": {"dataset": "digits", "recipe": "slow", "design": design, "attacks": attacks}},
-            "models_per_shard": asked.per_shard,
-        }
+        config = on_cifar(asked) if asked.cifar else on_digits(asked, folder)
         load = os.getloadavg()[0]
         started = time.perf_counter()
         pipeline.audit(config, directory=folder)

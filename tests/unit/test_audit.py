@@ -138,11 +138,11 @@ def test_every_device_torch_and_engine_is_counted_and_engines_may_be_mixed():
         "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential", "n_train": 5, "n_test": 5, "train_loss": 0.0, "test_loss": 1.0,
         "train_accuracy": 1.0, "test_accuracy": 0.9, "loss_curve": [1.0], "accuracy_curve": [1.0],
     }  # fmt: skip
-    ensemble = cpu | {"engine": "ensemble of 8"}
+    ensemble = cpu | {"engine": "ensemble"}
 
     found = audit.models_found({"data": {"n_classes": 10}}, [cpu, ensemble, ensemble], allow_mixed=False)
 
     assert found["mixed"] == []
     assert [(one["n"], one["device"], one["torch"], one["engine"]) for one in found["trained_on"]] == [
-        (2, "cpu", "2.9.0+cpu", "ensemble of 8"), (1, "cpu", "2.9.0+cpu", "sequential"),
+        (2, "cpu", "2.9.0+cpu", "ensemble"), (1, "cpu", "2.9.0+cpu", "sequential"),
     ]  # fmt: skip

@@ -151,8 +151,7 @@ def test_broken_and_foreign_files_are_named_and_do_not_count(tmp_path, digits_pa
     first, second = (tmp_path / model for model in audit.models())
     write_models(first, audit.recipe.name, audit.shards[0][0].model_ids(), data_sha256="of other data")
     second.write_bytes(b"cut off")
-    checkpoint = first.with_name("under-way.safetensors")
-    save_file({"x": np.zeros(3)}, checkpoint, metadata={"memleak": json.dumps({"facts": {}, "place": {"epoch": 1}})})
+    first.with_name("checkpoint-m0.state").write_bytes(b"of a training under way")
 
     found = budget.budget(path)
 

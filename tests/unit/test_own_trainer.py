@@ -203,6 +203,9 @@ def test_a_shard_is_trained_kept_and_adopted(digits_path):
 def test_nothing_of_our_loop_is_asked_of_a_trainer(digits):
     check_recipe(_recipe(_trainer(GOOD)), digits, n_members=1)
 
+    with pytest.raises(ParamsError, match="batch_size"):
+        check_recipe(Recipe(preset="digits-mlp"), digits, n_members=1)
+
 
 # -- what is refused ---------------------------------------------------------------------------------------------
 

@@ -163,7 +163,7 @@ def test_optimistic_figures_are_called_so(halves):
 
 def test_mixed_devices_and_engines_are_told(halves):
     made = [
-        {"n": 8, "device": "NVIDIA H100", "torch": "2.9.0", "engine": "ensemble of 8"},
+        {"n": 8, "device": "NVIDIA H100", "torch": "2.9.0", "engine": "ensemble"},
         {"n": 4, "device": "cpu", "torch": "2.8.0", "engine": "sequential"},
     ]
     models = halves.metrics["models"] | {"trained_on": made, "mixed": ["devices", "torch versions"]}
@@ -173,7 +173,7 @@ def test_mixed_devices_and_engines_are_told(halves):
     assert (
         "Models of several devices and torch versions are mixed (8 models on NVIDIA H100 with torch 2.9.0; 4 models on cpu with torch 2.8.0)" in html
     )
-    assert "Trained: 8 models on NVIDIA H100 (torch 2.9.0, ensemble of 8), 4 models on cpu (torch 2.8.0, sequential)." in html
+    assert "Trained: 8 models on NVIDIA H100 (torch 2.9.0, ensemble), 4 models on cpu (torch 2.8.0, sequential)." in html
     assert re.search(r"Trained: \d+ models on cpu", halves.html) and "are mixed" not in halves.html
 
 

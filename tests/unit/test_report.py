@@ -100,9 +100,9 @@ def test_a_rule_is_worded_in_the_signals_own_units(intervals, signal, words):
 
 
 MIXED = [
-    {"n": 20, "device": "NVIDIA H100", "torch": "2.9.0+cu130", "engine": "ensemble of 8"},
+    {"n": 20, "device": "NVIDIA H100", "torch": "2.9.0+cu130", "engine": "ensemble"},
     {"n": 18, "device": "cpu", "torch": "2.9.0+cpu", "engine": "sequential"},
-    {"n": 1, "device": "cpu", "torch": "2.9.0+cpu", "engine": "ensemble of 4"},
+    {"n": 1, "device": "cpu", "torch": "2.9.0+cpu", "engine": "ensemble"},
 ]
 
 
@@ -119,7 +119,7 @@ def test_mixed_devices_are_counted_beside_the_verdict(walk):
     html, _ = _page(walk, walk.metrics | {"models": walk.metrics["models"] | {"trained_on": MIXED, "mixed": ["devices"]}})
 
     assert "Models of several devices are mixed (20 models on NVIDIA H100 with torch 2.9.0+cu130; 19 models on cpu with torch 2.9.0+cpu)" in html
-    assert "20 models on NVIDIA H100 (torch 2.9.0+cu130, ensemble of 8), 18 models on cpu (torch 2.9.0+cpu, sequential), 1 model on cpu" in html
+    assert "20 models on NVIDIA H100 (torch 2.9.0+cu130, ensemble), 18 models on cpu (torch 2.9.0+cpu, sequential), 1 model on cpu" in html
 
 
 def test_mixed_engines_are_a_sentence_and_no_warning(walk):

@@ -12,7 +12,7 @@ from memleak import params, plan, provenance
 from memleak.budget import resolution
 from memleak.budget.cost import Cost
 from memleak.params import Pairs, Params
-from memleak.plan import Plan, PlannedAudit, prepared_path
+from memleak.plan import prepared_path
 
 GPU_NAMES = Path("/proc/driver/nvidia/gpus")
 
@@ -121,6 +121,3 @@ def _models_of_pairs(design: Pairs, wish: dict[str, Any], n_records: int | None)
 def _exceeds(wish: dict[str, Any], n_records: int | None) -> bool:
     asked = wish.get("records") or wish.get("canaries")
     return asked is not None and n_records is not None and asked > n_records
-
-
-__all__ = ["Cost", "Plan", "PlannedAudit", "budget", "device_of", "facts", "jobs_at_once"]

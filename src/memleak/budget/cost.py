@@ -62,8 +62,6 @@ def shelf_of(recipe: str, data_sha256: str | None) -> Shelf:
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 facts = artefacts.read_shard_facts(path)
-                if "place" in facts:  # the state of a training under way
-                    continue
                 if facts["recipe"] != recipe or (data_sha256 is not None and facts["data_sha256"] != data_sha256):
                     found.n_foreign += len(facts["models"])
                     continue

@@ -69,9 +69,9 @@ class GroupNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norms of M networks, each with the statistics of its own samples; what pads a batch does not count.
+    """Batch norms of M networks, each with the statistics of its own samples; rows that are nobody's do not count.
 
-    `counts` (`set_batch`) is None where all models have as many samples as the batch has rows.
+    `counts` (`set_counts`) is None where all models have as many samples as the batch has rows.
     """
 
     weight: nn.Parameter | None
