@@ -4,7 +4,7 @@ The same models on the same records, in turn and repeated, on one device and one
 
     loader      a plain loop: a DataLoader over records in memory (images: torchvision's transforms where the recipe
                 augments), the model as built, torch.optim.SGD or AdamW, no setting of ours
-    indexed     the same, with records already on the device, taken by a random permutation: the fastest plain loop
+    indexed     the same, with records already on the device, taken by a random permutation, and not augmented: the fastest plain loop
     sequential  memleak, one model after another
     ensemble N  memleak, N models as one program
 
@@ -110,7 +110,7 @@ def plain(tasks: list[Task], dataset: data.Dataset, recipe: params.Recipe, devic
 def ours(tasks: list[Task], dataset: data.Dataset, recipe: params.Recipe, device: torch.device, n_stacked: int) -> None:
     for group in engines.groups(tasks, n_stacked, recipe.batch_size):
         networks = [loop.initial(task, dataset, recipe, device) for task in group]
-        loop.fit(ensemble.Stack(networks) if n_stacked > 1 else loop.Single(networks[0]), group, dataset, recipe, device)
+        loop.fit(ensemble.program_of(networks, recipe, dataset.shape), group, dataset, recipe, device)
 
 
 def seconds(function: Callable[..., None], *arguments: Any, device: torch.device, **more: Any) -> float:
@@ -154,6 +154,8 @@ def measure(preset: str, args: argparse.Namespace, folder: Path, device: torch.d
     rates = []
     for repeat in range(args.repeats + 1):  # the first is a warm-up
         for way, (some, run) in ways.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
             took = seconds(run, some, device=device) / len(some) / n_steps
             held.setdefault(way, memory(device))
             if repeat:

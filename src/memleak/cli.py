@@ -174,13 +174,13 @@ def _mapping(text: str, option: str) -> dict[str, Any]:
 
 def _tune(a: argparse.Namespace) -> str:
     from memleak import plan
-    from memleak.training import devices, tune
+    from memleak.training import devices, engines, tune
 
     planned = plan.build(params_room.load(a.params))
     for name, recipe in planned.recipes.items():
         path = Path(planned.dataset_path(name))
-        if recipe.recipe.trainer is not None:
-            print(f"{recipe.id}: a trainer of one's own trains one model after another", flush=True)
+        if why := engines.why_alone(recipe.recipe):
+            print(f"{recipe.id}: {why}", flush=True)
             continue
         if not path.exists():
             raise ValueError(f"{path}: the data is not prepared yet; run `snakemake data --cores 1` first")

@@ -77,7 +77,7 @@ def locate(room: str, name: str) -> tuple[str, str]:
 
 def is_built_in(room: str, name: str) -> bool:
     """Whether a name stands for a function of ours."""
-    return locate(room, name)[0].split(".")[0] == "memleak"
+    return locate(room, name)[0].split(".")[0] == "memleak" and not is_file(room, name)
 
 
 def is_file(room: str, name: str) -> bool:

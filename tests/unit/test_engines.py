@@ -180,7 +180,7 @@ class _Machine:
     def __init__(self, most: int, error: Exception) -> None:
         self.most, self.error = most, error
         self.tried: list[tuple[int, list[str]]] = []
-        self.checkpoints: list[tuple[list[str], str]] = []
+        self.checkpoints: list[list[str]] = []
 
     def together(self, tasks, dataset, recipe, device, checkpoint):
         self.tried.append((len(tasks), [task.model_id for task in tasks]))
@@ -188,12 +188,8 @@ class _Machine:
             raise self.error
         return [Trained({}, {"model": task.model_id}) for task in tasks]
 
-    def alone(self, task, dataset, recipe, device, checkpoint):
-        self.tried.append((1, [task.model_id]))
-        return Trained({}, {"model": task.model_id})
-
-    def checkpoint_of(self, group, engine):
-        self.checkpoints.append(([task.model_id for task in group], engine))
+    def checkpoint_of(self, group):
+        self.checkpoints.append([task.model_id for task in group])
         return Checkpoint(Path("nowhere"), {}, 10)
 
 
@@ -202,7 +198,6 @@ def machine(monkeypatch):
     def with_room(most: int, error: Exception) -> _Machine:
         made = _Machine(most, error)
         monkeypatch.setattr(ensemble, "train", made.together)
-        monkeypatch.setattr(loop, "train", made.alone)
         return made
 
     return with_room
@@ -221,19 +216,16 @@ def test_a_stack_that_does_not_fit_is_halved_and_nobody_is_lost_or_trained_twice
     assert [n for n, _ in simulated.tried] == expected
     said = capsys.readouterr().out
     assert [f"out of memory: {n} models at once from here on" in said for n in (4, 2, 1)] == [most < 8, most < 4, most < 2]
-    assert simulated.checkpoints[-1][1] == ("sequential" if most < 4 else "ensemble")
+    assert simulated.checkpoints == [tried for _, tried in simulated.tried]
 
 
-def test_what_a_smaller_stack_ran_out_of_is_raised(machine, digits, tiny, monkeypatch):
-    """One model alone that does not fit is an error: there is nothing left to halve."""
+def test_what_one_model_alone_ran_out_of_is_raised(machine, digits, tiny):
+    """There is nothing left to halve."""
     simulated = machine(0, torch.OutOfMemoryError("CUDA out of memory"))
 
-    def alone(*_):
-        raise torch.OutOfMemoryError("not even one")
-
-    monkeypatch.setattr(loop, "train", alone)
-    with pytest.raises(torch.OutOfMemoryError, match="not even one"):
+    with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
         list(stage.train_all(Rounds(None, 64, 0, "fit", 0, 2).tasks(digits), 2, digits, tiny, CPU, simulated.checkpoint_of))
+    assert [n for n, _ in simulated.tried] == [2, 1]
 
 
 def test_any_other_error_is_raised(machine, digits, tiny):

@@ -51,7 +51,13 @@ def test_a_hidden_gpu_is_not_there(monkeypatch):
 def test_a_plugins_digest_sees_packages_beside_it(tmp_path):
     """`from pkg import a`, what `a` imports absolutely or relatively, and what the package itself does."""
     (tmp_path / "pkg").mkdir()
-    files = {"mine.py": "from pkg import a\n", "pkg/__init__.py": "", "pkg/a.py": "from pkg.b import x\nfrom . import c\n", "pkg/b.py": "x = 1\n", "pkg/c.py": "y = 1\n"}
+    files = {
+        "mine.py": "from pkg import a\n",
+        "pkg/__init__.py": "",
+        "pkg/a.py": "from pkg.b import x\nfrom . import c\n",
+        "pkg/b.py": "x = 1\n",
+        "pkg/c.py": "y = 1\n",
+    }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     before = {plugin: provenance.plugin_digest(tmp_path / plugin) for plugin in ("mine.py", "pkg/a.py")}

@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from memleak import data
-from memleak.data import Dataset
-from memleak.designs import Rounds, Shard, Task
+from memleak.designs import Rounds, Shard
+from memleak.models.stacked import NotStackable
 from memleak.params import Recipe, Training
-from memleak.training import devices, engines, ensemble, loop
+from memleak.training import devices, engines, ensemble
 from memleak.training.loop import Trained
 from memleak.training.stage import check_recipe
 
@@ -33,11 +31,14 @@ def time_model(data_path: Path, recipe: Recipe, shard: Shard, training: Training
     def run(n_records: int, epochs: int) -> tuple[float, Trained]:
         started = time.perf_counter()
         short = [replace(task, members=task.members[:n_records]) for task in together]
-        trained = _train(short, dataset, recipe.model_copy(update={"epochs": epochs}), torch_device)
+        trained = ensemble.train(short, dataset, recipe.model_copy(update={"epochs": epochs}), torch_device)[0]
         return (time.perf_counter() - started) / len(short), trained
 
     n, n_all, epochs = recipe.batch_size, min(len(task.members) for task in together), 1
-    run(n, 1)  # the first steps of a process are slow
+    try:
+        run(n, 1)  # the first steps of a process are slow
+    except NotStackable:  # one after another then, as `train` does it
+        together = together[:1]
     while True:
         (once, trained), (longer, _) = run(n, 1), run(n, 1 + epochs)
         epoch = max(longer - once, 0.0) / epochs
@@ -56,7 +57,3 @@ def time_model(data_path: Path, recipe: Recipe, shard: Shard, training: Training
 def first_shard(shards: Sequence[Shard]) -> Shard:
     """A shard whose models are all sure to be there: of base models, where the design has some."""
     return next((shard for shard in shards if not (isinstance(shard, Rounds) and shard.target)), shards[0])
-
-
-def _train(tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device) -> Trained:
-    return ensemble.train(tasks, dataset, recipe, device)[0] if len(tasks) > 1 else loop.train(tasks[0], dataset, recipe, device)

@@ -209,11 +209,7 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
     if found is not None:
         return found
     whole = copy.deepcopy(networks[0])
-    if (
-        next(whole.parameters(recurse=False), None) is not None
-        or next(whole.buffers(recurse=False), None) is not None
-        or not len([*whole.children()])
-    ):
+    if next(whole.parameters(recurse=False), None) is not None or next(whole.buffers(recurse=False), None) is not None or not list(whole.children()):
         raise NotStackable(f"the layer {type(whole).__name__} is not among those that can be stacked")
     for name, _ in whole.named_children():
         setattr(whole, name, stack([network.get_submodule(name) for network in networks]))

@@ -25,6 +25,7 @@ def prepare_torch(wish: str) -> torch.device:
     # or every new tensor would be written twice; no operation of ours reads what it did not write
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32, unless a recipe says tf32
     _keep_freed_memory()
     return device
 

@@ -18,6 +18,7 @@ from memleak import models
 from memleak.designs import Task
 from memleak.params import Recipe, Training
 
+_UNTABLED = 8  # models at once where params want an ensemble and the table has none: little memory, and most of what can be gained
 TABLE = Path(__file__).with_name("engines.json")
 
 
@@ -50,11 +51,21 @@ def stack_of(training: Training, recipe: Recipe, shape: tuple[int, ...], n_class
 
     What params say counts, else the table.
     """
-    if training.engine == "sequential" or n_models < 2 or recipe.precision == "float16":  # each model scales its loss by its own history
+    if training.engine == "sequential" or n_models < 2 or why_alone(recipe):
         return 1
     if training.stack is not None:
         return training.stack
-    return 8 if training.engine == "ensemble" else _tabled(recipe, shape, n_classes, device)
+    tabled = _tabled(recipe, shape, n_classes, device)
+    return _UNTABLED if training.engine == "ensemble" and tabled == 1 else tabled
+
+
+def why_alone(recipe: Recipe) -> str:
+    """Why models of a recipe can only train one after another; empty where they need not."""
+    if recipe.trainer is not None:
+        return "a trainer of one's own trains one model after another"
+    if recipe.precision == "float16":
+        return "with float16 every model scales its loss by its own history, one after another"
+    return ""
 
 
 def _tabled(recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torch.device) -> int:
@@ -73,4 +84,10 @@ def groups(tasks: Sequence[Task], n_stacked: int, batch_size: int) -> list[list[
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device, or this machine, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    seen: BaseException | None = error
+    while seen is not None:  # what breaks off the recording of a step hides behind the recording's own error
+        if isinstance(seen, torch.OutOfMemoryError) or any(words in str(seen) for words in said):
+            return True
+        seen = seen.__context__
+    return False

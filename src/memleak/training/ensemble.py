@@ -19,10 +19,11 @@ from memleak.models.stacked import NotStackable
 from memleak.params import Recipe
 from memleak.training import engines, loop
 from memleak.training.checkpoints import Checkpoint
-from memleak.training.loop import Single, Trained
+from memleak.training.loop import Trained
+from memleak.training.steps import Program, Single
 
 
-class Stack(Single):
+class Stack(Program):
     """The program of several models. Raises NotStackable where the networks cannot be one."""
 
     engine = "ensemble"
@@ -32,10 +33,10 @@ class Stack(Single):
         self.n_models = len(networks)
         self.shapes = {name: tensor.shape for name, tensor in networks[0].state_dict().items()}
         self.share: torch.Tensor | None = None  # [B, M], of a sample in its model's loss
-        self._known: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}  # counts and shares by what they were made of
+        self._even: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # counts and shares of batches in which all rows count
 
     def arrange(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Samples of models in turn, [B * M, ...], as [B, M * C, H, W] in channels-last memory or [M, B, F]."""
+        """As [B, M * C, H, W] in channels-last memory, or [M, B, F]."""
         if inputs.dim() == 2:
             return inputs.view(-1, self.n_models, inputs.shape[1]).transpose(0, 1)
         _, channels, height, width = inputs.shape
@@ -46,14 +47,15 @@ class Stack(Single):
         stacked.set_rows(self.network, rows.view(-1, self.n_models).T)
 
     def set_counts(self, counts: np.ndarray, n_rows: int) -> None:
-        key = (*counts.tolist(), n_rows)
-        if key not in self._known:
-            weight = next(self.network.parameters())
+        fewest, weight = int(counts.min()), next(self.network.parameters())
+        known = self._even.get(n_rows) if fewest == n_rows else None
+        if known is None:
             on_device = torch.from_numpy(counts).to(weight.device)
             is_counted = torch.arange(n_rows, device=weight.device)[:, None] < on_device  # [B, M]
-            self._known[key] = on_device, is_counted.to(weight.dtype) / on_device
-        self.counts, self.share = self._known[key]
-        fewest = int(counts.min())
+            known = on_device, is_counted.to(weight.dtype) / on_device
+        if fewest == n_rows:
+            self._even[n_rows] = known
+        self.counts, self.share = known
         stacked.set_counts(self.network, None if fewest == n_rows else self.counts, fewest)
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,8 +70,10 @@ class Stack(Single):
         return [{name: tensor[model].contiguous() for name, tensor in parts.items()} for model in range(self.n_models)]
 
 
-def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe, shape: tuple[int, ...]) -> Stack:
-    """The program of several networks, which learns as each does alone: those that a user wrote are put to the test."""
+def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe, shape: tuple[int, ...]) -> Program:
+    """The program of networks, which learns as each does alone: those that a user wrote are put to the test."""
+    if len(networks) == 1:
+        return Single(networks[0])
     if not plugins.is_built_in("architectures", recipe.architecture):
         check_alike(networks, shape)
     return Stack(networks)
@@ -119,14 +123,17 @@ def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> 
 def train(
     tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
 ) -> list[Trained]:  # fmt: skip
-    """Train the models of tasks that have equally many steps as one program.
+    """Train the models of tasks that have equally many steps as one program; a task alone as `loop.train` does.
 
     The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
     go by the place in memory, and batch norm by whether any model has a row more.
     """
+    if len(tasks) == 1:
+        return [loop.train(tasks[0], dataset, recipe, device, checkpoint)]
     started = time.perf_counter()
     networks = [loop.initial(task, dataset, recipe, device) for task in tasks]
     program = program_of(networks, recipe, dataset.shape)
+    del networks[1:]  # the program has their weights; one is left to judge each model with
     curves = loop.fit(program, tasks, dataset, recipe, device, checkpoint)
     seconds = (time.perf_counter() - started) / len(tasks)
     found = []

@@ -17,6 +17,7 @@ from memleak.params import ParamsError, Recipe, Training
 from memleak.training import devices, engines, ensemble, loop, own
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
+from memleak.training.steps import Single
 from memleak.training.store import Store, link
 
 AS_TABLED = Training()  # the engine that the table says, a checkpoint every ten minutes
@@ -50,10 +51,10 @@ def train(
         torch_device = devices.prepare_torch(device if missing else "cpu")  # what is adopted needs no GPU
         n_stacked = engines.stack_of(training, recipe, dataset.shape, dataset.n_classes, torch_device, len(tasks))
 
-        def checkpoint_of(group: list[Task], engine: str) -> Checkpoint:
+        def checkpoint_of(group: list[Task]) -> Checkpoint:
             facts = {
-                "recipe": recipe_name, "data_sha256": data_sha256, "models": [task.model_id for task in group], "engine": engine,
-                "device": devices.device_name(torch_device), "torch": torch.__version__,
+                "recipe": recipe_name, "data_sha256": data_sha256, "models": [task.model_id for task in group],
+                "engine": Single.engine if len(group) == 1 else ensemble.Stack.engine, "device": devices.device_name(torch_device), "torch": torch.__version__,
             }  # fmt: skip
             return Checkpoint(store.checkpoint(group[0].model_id), facts, training.checkpoint_minutes)
 
@@ -89,7 +90,7 @@ def train_all(
     dataset: data.Dataset,
     recipe: Recipe,
     device: torch.device,
-    checkpoint_of: Callable[[list[Task], str], Checkpoint],
+    checkpoint_of: Callable[[list[Task]], Checkpoint],
 ) -> Iterator[list[tuple[Task, Trained]]]:
     """Train tasks, group by group of those that train together; each group is given out when it is done.
 
@@ -105,16 +106,13 @@ def train_all(
         group = engines.groups(waiting, n_stacked, recipe.batch_size)[0]
         trained: list[Trained] | None = None
         try:
-            if len(group) == 1:
-                trained = [loop.train(group[0], dataset, recipe, device, checkpoint_of(group, loop.Single.engine))]
-            else:
-                trained = ensemble.train(group, dataset, recipe, device, checkpoint_of(group, ensemble.Stack.engine))
+            trained = ensemble.train(group, dataset, recipe, device, checkpoint_of(group))
         except NotStackable as error:
             print(f"trained one after another: {recipe.architecture} cannot be stacked: {error}", flush=True)
             n_stacked = 1
             continue
         except loop.TrainingDiverged:
-            checkpoint_of(group, "none").remove()  # or a rerun would go on from there, and diverge at once, for ever
+            checkpoint_of(group).remove()  # or a rerun would go on from there, and diverge at once, for ever
             raise
         except RuntimeError as error:
             if len(group) == 1 or not engines.is_out_of_memory(error):

@@ -65,7 +65,7 @@ def measure(
 def _run(tasks: Sequence[Task], recipe: Recipe, dataset: data.Dataset, device: torch.device, epochs: int) -> float:
     """Seconds that some epochs take, the drawing of batches included."""
     networks = [loop.initial(task, dataset, recipe, device) for task in tasks]
-    program = loop.Single(networks[0]) if len(tasks) == 1 else ensemble.program_of(networks, recipe, dataset.shape)
+    program = ensemble.program_of(networks, recipe, dataset.shape)
     started = time.perf_counter()
     loop.fit(program, tasks, dataset, recipe.model_copy(update={"epochs": epochs}), device)
     if device.type == "cuda":
@@ -95,4 +95,7 @@ def text(name: str, recipe: Recipe, device: str, timings: Sequence[Timing], size
     chosen = best(timings)
     training = {"engine": "sequential"} if chosen == 1 else {"engine": "ensemble", "stack": chosen}
     entry = {"device": device, "architecture": recipe.architecture, "up_to": float(f"{size:.2g}"), "stack": chosen}
-    return "\n".join([*lines, f"  params.yaml: training: {json.dumps(training)}", f"  engines.json: {json.dumps(entry)}"])
+    lines += [f"  params.yaml: training: {json.dumps(training)}", f"  engines.json: {json.dumps(entry)}"]
+    if chosen > 1:
+        lines.append(f"  a stack is never larger than a shard: set models_per_shard to {chosen} or a multiple of it")
+    return "\n".join(lines)
