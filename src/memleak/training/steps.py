@@ -97,8 +97,7 @@ class Recorded:
             function(*fixed)
             return
         if key not in self.graphs:
-            gc.collect()  # what an earlier training left must not be freed while this is recorded: that breaks it off
-            gc.disable()
+            gc.disable()  # what an earlier training left must not be freed while this is recorded: that breaks it off
             try:
                 self.graphs[key] = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(self.graphs[key]):
