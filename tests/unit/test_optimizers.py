@@ -86,7 +86,7 @@ def test_sgd_is_nesterovs_and_decays_all_weights():
         gradient = 0.5 + 0.1 * expected
         speed = 0.9 * speed + gradient
         expected -= 0.1 * (gradient + 0.9 * speed)
-        assert float(weight) == pytest.approx(expected, abs=1e-14)
+        assert float(weight.detach()) == pytest.approx(expected, abs=1e-14)
 
 
 def test_adamw_decays_apart_from_the_gradient():
