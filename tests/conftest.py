@@ -37,6 +37,17 @@ def digits(digits_path: Path) -> data.Dataset:
 
 
 @pytest.fixture
+def table(tmp_path: Path) -> data.Dataset:
+    """200 records of five features, the first of which tells their class, prepared."""
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nfrom memleak.data import Samples\ndef load(source):\n"
+        "    x = np.random.default_rng(0).normal(5, 3, size=(200, 5)); return Samples(x, (x[:, 0] > 5).astype(int))\n"
+    )
+    data.prepare(Dataset(name=f"{tmp_path / 'mine.py'}:load"), tmp_path / "dataset.json")
+    return data.read(tmp_path / "dataset.json")
+
+
+@pytest.fixture
 def tiny() -> Recipe:
     """A recipe that trains in a blink."""
     return Recipe(architecture="mlp", hidden=(16,), epochs=2, batch_size=16, learning_rate=0.1)

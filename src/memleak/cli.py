@@ -173,19 +173,10 @@ def _mapping(text: str, option: str) -> dict[str, Any]:
 
 
 def _tune(a: argparse.Namespace) -> str:
-    from memleak import plan
-    from memleak.training import devices, engines, tune
+    from memleak.training import tune
 
-    planned = plan.build(params_room.load(a.params))
-    for name, recipe in planned.recipes.items():
-        path = Path(planned.dataset_path(name))
-        if why := engines.why_alone(recipe.recipe):
-            print(f"{recipe.id}: {why}", flush=True)
-            continue
-        if not path.exists():
-            raise ValueError(f"{path}: the data is not prepared yet; run `snakemake data --cores 1` first")
-        timings, size = tune.measure(path, recipe.recipe, a.device, a.stacks, seconds=a.seconds)
-        print(tune.text(recipe.id, recipe.recipe, devices.prepare_torch(a.device).type, timings, size), flush=True)
+    for said in tune.proposals(a.params, a.device, a.stacks, a.seconds):
+        print(said, flush=True)
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -106,12 +107,8 @@ def audit(config: Mapping[str, Any] | str | os.PathLike[str], cores: int | str =
         text = Path(config).read_text(encoding="utf-8")
     where = Path(directory) if directory is not None else where
     artefacts.make_folder(where)
-    before = Path.cwd()
-    os.chdir(where)  # paths in params are relative to the folder of the run
-    try:
+    with contextlib.chdir(where):  # paths in params are relative to the folder of the run
         checked = params.parse(text, source)
-    finally:
-        os.chdir(before)
     written = where / "params.yaml"
     if not written.is_file() or written.read_text(encoding="utf-8") != text:
         with artefacts.atomic(written) as temporary:

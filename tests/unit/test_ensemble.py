@@ -139,16 +139,7 @@ def _trained_alike(tasks: list[Task], digits, recipe: Recipe) -> float:
     return max(differences)
 
 
-def test_tables_are_stacked_too(tmp_path):
-    from memleak import data
-    from memleak.params import Dataset
-
-    (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom memleak.data import Samples\ndef load(source):\n"
-        "    x = np.random.default_rng(0).normal(5, 3, size=(200, 5)); return Samples(x, (x[:, 0] > 5).astype(int))\n"
-    )
-    data.prepare(Dataset(name=f"{tmp_path / 'mine.py'}:load"), tmp_path / "dataset.json")
-    table = data.read(tmp_path / "dataset.json")
+def test_tables_are_stacked_too(table):
     tasks = Rounds("random00", 40, 0, "fit", 0, 3).tasks(table)[:3]
 
     _check_equal(tasks, table, _recipe(MLP), 1e-10)

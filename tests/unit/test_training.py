@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from memleak import data
 from memleak.designs import Rounds
 from memleak.models import ModelError, build
 from memleak.params import ParamsError, Recipe, Training
@@ -212,15 +211,7 @@ def test_what_the_data_cannot_serve_is_refused(digits, tiny):
         build(CNN, (20,), 10, 0, CPU)
 
 
-def test_tables_are_trained_on_too(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom memleak.data import Samples\ndef load(source):\n"
-        "    x = np.random.default_rng(0).normal(size=(200, 5)); return Samples(x, (x[:, 0] > 0).astype(int))\n"
-    )
-    from memleak.params import Dataset
-
-    data.prepare(Dataset(name=f"{tmp_path / 'mine.py'}:load"), tmp_path / "dataset.json")
-    table = data.read(tmp_path / "dataset.json")
+def test_tables_are_trained_on_too(table):
     recipe = Recipe(architecture="mlp", hidden=(16,), epochs=20, batch_size=16, learning_rate=0.1)
 
     trained = loop.train(_rounds(last=1).tasks(table)[-1], table, recipe, CPU)

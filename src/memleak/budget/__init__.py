@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,10 @@ def budget(
     source = Path(path).resolve()
     if not source.is_file():
         raise params.ParamsError(f"{path}: there is no such file (looked in {Path.cwd()})")
-    with _inside(source.parent if directory is None else directory):
+    folder = source.parent if directory is None else directory
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    with contextlib.chdir(folder):  # paths in params are relative to the folder of the run
         planned = plan.build(params.parse(source.read_text(encoding="utf-8"), str(path)))
         found = Cost(planned, device_of(planned.params), jobs_at_once(planned.params, cores))
         if measure:
@@ -81,19 +83,6 @@ def jobs_at_once(config: Params, cores: int | str) -> int:
     if n_cores < 1:
         raise ValueError(f"cores: {cores!r} is no number of cores; give 1 or more, or all")
     return n_cores if device_of(config) == "cpu" else max(1, min(n_cores, provenance.n_gpus()))
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    """Paths in params are relative to the folder of the run."""
-    before = Path.cwd()
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: there is no such folder")
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _measure(cost: Cost) -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from memleak.data import Dataset
 from memleak.designs import Roster, Task
@@ -25,6 +26,19 @@ def look_up(dataset: Dataset, sample_ids: np.ndarray, own: Roster | None) -> tup
     return rows, np.where(is_own, own.label[position], dataset.labels[rows])
 
 
+def inputs_on(
+    found: np.ndarray, mean: ArrayLike, std: ArrayLike, recipe: Recipe, device: torch.device | str, *, augmented: bool = False
+) -> Images | Features:  # fmt: skip
+    """Records as a network of the recipe is given them: images, augmented or not, or the rows of a table."""
+    inputs = torch.from_numpy(np.ascontiguousarray(found)).to(device)
+    centre, scale = (torch.as_tensor(values, dtype=torch.float64, device=device) for values in (mean, std))
+    dtype = getattr(torch, recipe.weight_dtype)
+    if inputs.dim() != 4:
+        return Features(inputs, centre, scale, dtype)
+    flip, shift, cutout = (recipe.flip, recipe.shift, recipe.cutout) if augmented else (False, 0, 0)
+    return Images(inputs, centre, scale, flip=flip, shift=shift, cutout=cutout, dtype=dtype)
+
+
 class Pick:
     """Some samples of a data set on the device, taken out by their ids: rows of the data set, or a canary."""
 
@@ -37,14 +51,7 @@ class Pick:
         self._position = np.argsort(sample_ids)
         self.labels = torch.from_numpy(labels).to(device)
         found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
-        inputs = torch.from_numpy(np.ascontiguousarray(found)).to(device)
-        mean, std = (torch.tensor(dataset.facts[key], dtype=torch.float64, device=device) for key in ("mean", "std"))
-        dtype = getattr(torch, recipe.weight_dtype)
-        if inputs.dim() == 4:
-            flip, shift, cutout = (recipe.flip, recipe.shift, recipe.cutout) if augmented else (False, 0, 0)
-            self.inputs: Images | Features = Images(inputs, mean, std, flip=flip, shift=shift, cutout=cutout, dtype=dtype)
-        else:
-            self.inputs = Features(inputs, mean, std, dtype)
+        self.inputs = inputs_on(found, dataset.facts["mean"], dataset.facts["std"], recipe, device, augmented=augmented)
         self.device = device
 
     def batches(self, batches: Sequence[np.ndarray], key: int | Sequence[int] = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:

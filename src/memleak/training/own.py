@@ -33,8 +33,7 @@ from memleak.data import Dataset
 from memleak.designs import Task
 from memleak.params import Recipe
 from memleak.training import loop
-from memleak.training.augment import Features, Images
-from memleak.training.batches import look_up
+from memleak.training.batches import inputs_on, look_up
 from memleak.training.loop import Trained, TrainingDiverged
 
 
@@ -67,11 +66,8 @@ class TrainingData:
     def batch(self, indices: np.ndarray | torch.Tensor | Sequence[int], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Records as the network is asked about them later: normalised inputs [B, C, H, W] or [B, F], and labels [B]."""
         rows = indices.cpu().numpy() if isinstance(indices, torch.Tensor) else np.asarray(indices)
-        inputs = torch.from_numpy(self.inputs[rows]).to(device)
-        mean, std = (torch.as_tensor(values, dtype=torch.float64, device=device) for values in (self.mean, self.std))
-        dtype = getattr(torch, self.recipe.weight_dtype)
-        found = Images(inputs, mean, std, flip=False, shift=0, dtype=dtype) if inputs.dim() == 4 else Features(inputs, mean, std, dtype)
-        return found.take(torch.arange(len(inputs), device=device)), torch.from_numpy(self.labels[rows]).to(device)
+        found = inputs_on(self.inputs[rows], self.mean, self.std, self.recipe, device)
+        return found.take(torch.arange(len(rows), device=device)), torch.from_numpy(self.labels[rows]).to(device)
 
     def network(self, seed: int, device: torch.device | str = "cpu") -> torch.nn.Module:
         """A network of the recipe's architecture, its weights drawn from the seed.

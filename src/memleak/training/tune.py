@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from memleak import data
+from memleak import data, params, plan
 from memleak.designs import Complements, Task
 from memleak.models.stacked import NotStackable
 from memleak.params import Recipe
@@ -28,6 +28,20 @@ class Timing:
     stack: int
     seconds: float | None
     why_not: str = ""
+
+
+def proposals(path: Path, device: str, stacks: Sequence[int], seconds: float) -> Iterator[str]:
+    """What was measured of each recipe of a params.yaml, and what that proposes; their data must be prepared."""
+    planned = plan.build(params.load(path))
+    for name, recipe in planned.recipes.items():
+        if why := engines.why_alone(recipe.recipe):
+            yield f"{recipe.id}: {why}"
+            continue
+        prepared = Path(planned.dataset_path(name))
+        if not prepared.exists():
+            raise ValueError(f"{prepared}: the data is not prepared yet; run `snakemake data --cores 1` first")
+        timings, size = measure(prepared, recipe.recipe, device, stacks, seconds=seconds)
+        yield text(recipe.id, recipe.recipe, devices.prepare_torch(device).type, timings, size)
 
 
 def measure(

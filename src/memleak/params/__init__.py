@@ -1,0 +1,276 @@
+"""params.yaml as frozen models: the only place for defaults, ranges and cross-checks.
+
+Every message names what was found, what was expected and what to do. Nothing here reads data or imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+from memleak import plugins
+from memleak.params.base import Frozen, Id, ParamsError, Probability, plugin_code
+from memleak.params.designs import KINDS, Canaries, Design, Halves, Pairs, Targets, check_sizes
+from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recipe, Training
+
+__all__ = [
+    "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "OWN_TRAINER", "PRESETS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
+    "Dataset", "Design", "Epsilon", "Frozen", "Halves", "Id", "Pairs", "Params", "ParamsError", "Probability", "Recipe", "Targets", "Training",
+    "attack_options", "check_sizes", "load", "parse", "plugin_code", "recipe_of", "schema", "sentences", "training_files", "validate",
+]  # fmt: skip
+
+TRAINING_VERSION = 1  # raise by hand when the same recipe would give other weights
+SIGNALS_VERSION = 1  # raise by hand when the same weights would give other signals
+DECLARED_SIZES = {  # samples of the built-in data sets
+    "digits": 1797, "cifar10": 50_000, "cifar100": 50_000, "adult": 48_842, "location30": 5010, "purchase100": 197_324, "texas100": 67_330,
+}  # fmt: skip
+VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?)$"  # a family of ways to show an image
+
+
+class Dataset(Frozen):
+    """Where samples come from: a built-in name, or `file.py:function` of the user's."""
+
+    name: str
+    source: str | None = Field(None, description="`torchvision`, or a folder or file (relative to params.yaml)")
+    n: int | None = Field(None, gt=0, description="declared number of samples; checked when the data is fetched")
+
+    @model_validator(mode="after")
+    def _exists(self) -> Dataset:
+        plugins.locate("datasets", self.name)
+        if self.source not in (None, "torchvision") and not Path(self.source).exists():
+            raise ValueError(f"source: there is no file or folder '{self.source}' (looked in {os.getcwd()})")
+        return self
+
+    @property
+    def declared_size(self) -> int | None:
+        """Samples before any data is there: as declared, or those of a built-in data set from its own source."""
+        return self.n or (DECLARED_SIZES.get(self.name) if self.source in (None, "torchvision") else None)
+
+    def source_files(self) -> list[str]:
+        """The local files that the data is read from, relative as `source` is."""
+        if self.source in (None, "torchvision"):
+            return []
+        source = Path(self.source)
+        return [str(file) for file in training_files(source) or sorted(file for file in source.rglob("*") if file.is_file())]
+
+    def identity(self) -> dict[str, Any]:
+        """What names the data set in digests: the declaration, and the code of a plug-in."""
+        return self.model_dump(exclude_defaults=True) | plugin_code("datasets", self.name)
+
+
+class Epsilon(Frozen):
+    """How a lower bound of epsilon is claimed: declared before it is measured."""
+
+    delta: float = Field(default=1e-5, ge=0, lt=1)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    strategy: Literal["split", "bonferroni"] = Field(default="bonferroni", description="how the number of guesses is chosen in a one-run audit")
+
+
+class Audit(Frozen):
+    """A data set, a recipe, a design and the attacks that read its signals."""
+
+    dataset: str
+    recipe: str
+    design: Design
+    views: tuple[Annotated[str, Field(pattern=VIEW)], ...] = Field(
+        ("identity",), min_length=1, description="how records are shown: identity, flip, shift-N (8 moves by N pixels), flip-shift-N"
+    )
+    attacks: dict[Id, dict[str, Any]] = Field(min_length=1)
+    headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
+    alpha: Probability | None = Field(
+        None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"
+    )
+    epsilon: Epsilon = Epsilon()
+    include_records: bool = Field(False, description="show pictures of the most exposed records in the report")
+
+    @model_validator(mode="after")
+    def _attacks_are_known(self) -> Audit:
+        for attack_id, entry in self.attacks.items():
+            if "name" not in entry:
+                raise ValueError(f"attacks.{attack_id}: 'name' is missing{plugins.nearest('', list(plugins.BUILT_IN['attacks']))}")
+            if entry["name"] == "single_point" and not isinstance(self.design, Pairs):
+                raise ValueError(f"attacks.{attack_id}.name: single_point is an attack of the design pairs; here lira tells most, or rmia")
+            try:
+                options = attack_options(entry)
+            except pydantic.ValidationError as error:
+                raise ValueError("; ".join(f"attacks.{attack_id}.{line}" for line in sentences(error))) from None
+            except plugins.UnknownPlugin as error:
+                raise ValueError(f"attacks.{attack_id}.name: {error}") from None
+            self._check_needs(f"attacks.{attack_id}", options, entry.get("references"))
+        if "identity" not in self.views and isinstance(self.design, Pairs):
+            raise ValueError("views: 'identity' must be among them in a pairs audit")
+        if self.headline is not None and self.headline not in self.attacks:
+            raise ValueError(f"headline: no attack is called '{self.headline}'{plugins.nearest(self.headline, list(self.attacks))}")
+        return self
+
+    def _check_needs(self, where: str, options: BaseModel, references: Any) -> None:
+        """Refuse more references than the design trains, and attacks that ask for more than it can give."""
+        if references is not None and (isinstance(references, bool) or not isinstance(references, int) or references < 1):
+            raise ValueError(f"{where}.references: expected a number of models, found {references!r}")
+        needs = getattr(options, "needs", None)
+        if needs is not None and needs.population and self.design.pool is None:
+            raise ValueError(f"{where}: a population is needed, and the pool is the whole data set; set design.pool, so that records stay outside")
+        if isinstance(self.design, Pairs):
+            if references is not None:
+                raise ValueError(f"{where}.references: the fitting rounds are the references of a pairs audit; set design.rounds")
+            return
+        there = self.design.n_references
+        if references is not None and references > there:
+            raise ValueError(
+                f"{where}.references: {references} asked for, each target has {there} of the design's {self.design.models} models; add models"
+            )
+        if references is not None and isinstance(self.design, Halves) and references % 2:
+            raise ValueError(f"{where}.references: {references} asked for; models come in complementary twos, so give an even number")
+        if needs is None:
+            return
+        of_kinds = 2 * max(needs.inside, needs.outside) if isinstance(self.design, Halves) else needs.inside + needs.outside
+        least = max(of_kinds, needs.references)
+        if (there if references is None else references) < least:
+            raise ValueError(
+                f"{where}: {least} reference models are needed, each target has {there if references is None else references}; add models"
+            )
+
+    @property
+    def needs_population(self) -> bool:
+        """Whether some attack compares with records outside every training set."""
+        needs = (getattr(attack_options(entry), "needs", None) for entry in self.attacks.values())
+        return any(found is not None and found.population for found in needs)
+
+    @property
+    def headline_attack(self) -> str:
+        return self.headline or next(iter(self.attacks))
+
+    @property
+    def decision_alpha(self) -> float:
+        """False-positive rate of the decisions of attacks that have none of their own."""
+        return self.alpha or (0.05 if isinstance(self.design, Pairs) else 0.01)
+
+
+class Params(Frozen):
+    """The whole of params.yaml."""
+
+    seed: int = Field(0, ge=0)
+    datasets: dict[Id, Dataset] = Field(min_length=1)
+    recipes: dict[Id, Recipe] = Field(min_length=1)
+    audits: dict[Id, Audit] = Field(min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    training: Training = Training()
+    models_per_shard: int = Field(8, gt=0, description="models trained in one job")
+    figures: bool = Field(True, description="draw figures for the report")
+    allow_mixed: bool = Field(False, description="accept models of several devices or torch versions in one audit")
+
+    @model_validator(mode="after")
+    def _references_hold(self) -> Params:
+        for audit_id, audit in self.audits.items():
+            for what, key, known in (("dataset", audit.dataset, self.datasets), ("recipe", audit.recipe, self.recipes)):
+                if key not in known:
+                    raise ValueError(f"audits.{audit_id}.{what}: no {what} is called '{key}'{plugins.nearest(key, list(known))}")
+            size = self.datasets[audit.dataset].declared_size
+            if size is not None:
+                check_sizes(f"audits.{audit_id}.design", audit.design, size)
+        return self
+
+
+def training_files(source: Path) -> list[Path]:
+    """The file itself, or a folder's Parquet files: those called train*, or all where none is."""
+    if source.is_file():
+        return [source]
+    files = sorted(source.glob("*.parquet"))
+    return [file for file in files if file.name.startswith("train")] or files
+
+
+def attack_options(entry: Mapping[str, Any]) -> BaseModel:
+    """The validated `Options` of one attack's entry in params.yaml."""
+    module = plugins.module_of("attacks", entry["name"])
+    return module.Options(**{key: value for key, value in entry.items() if key not in ("name", "references")})
+
+
+def sentences(error: pydantic.ValidationError) -> list[str]:
+    """One sentence for each fault of a validation error."""
+    lines = []
+    for fault in error.errors():
+        parts = [part for before, part in zip(("", *fault["loc"]), fault["loc"], strict=False) if before != "design" or part not in KINDS]
+        place = ".".join(str(part) for part in parts)
+        text = re.sub(r"^(Value error, |Input )", "", fault["msg"])
+        given = fault.get("input")
+        shown = f", found {given!r}" if fault["type"] not in ("value_error", "missing") and not isinstance(given, dict) else ""
+        if fault["loc"][-1:] == ("[key]",) and isinstance(given, bool):
+            place, text = (
+                ".".join(place.split(".")[:-2]),
+                "an id is text; YAML takes on, off, yes and no for truth values, so quote it or choose another",
+            )
+        if fault["type"].startswith("union_tag"):
+            found = fault["ctx"].get("tag")
+            text, shown = f"kind: {f'{found!r} is not a design' if found else 'is missing'}{plugins.nearest(str(found or ''), list(KINDS))}", ""
+        if fault["type"] == "string_pattern_mismatch" and "views" in fault["loc"]:
+            text = "a view is identity, flip, shift-N or flip-shift-N"
+        elif fault["type"] == "string_pattern_mismatch":
+            text, shown = "an id has small letters, digits and '-' only, and begins with a letter or digit", f", found {given!r}"
+        lines.append(f"{place}: {text}{shown}".removeprefix(": "))
+    return lines
+
+
+def recipe_of(fields: Mapping[str, Any]) -> Recipe:
+    """A recipe from plain data. Raises ParamsError with one sentence a fault."""
+    try:
+        return Recipe(**fields)
+    except pydantic.ValidationError as error:
+        raise ParamsError("\n".join(sentences(error))) from None
+
+
+def validate(config: Mapping[str, Any], where: str = "params.yaml") -> Params:
+    """Params from plain data. Raises ParamsError with one sentence a fault."""
+    if not isinstance(config, Mapping):
+        raise ParamsError(f"{where}: expected a mapping of keys, found {type(config).__name__}")
+    try:
+        return Params(**config)
+    except pydantic.ValidationError as error:
+        raise ParamsError("\n".join(f"{where}: {line}" for line in sentences(error))) from None
+    except TypeError as error:  # keys that are not text
+        raise ParamsError(f"{where}: {error}") from None
+
+
+def parse(text: str, where: str) -> Params:
+    """Params from the text of a YAML file."""
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{where}: this is not YAML: {' '.join(str(error).split())}") from None
+    return validate(config, where)
+
+
+def load(path: str | os.PathLike[str]) -> Params:
+    """Params from a YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: there is no such file (looked in {os.getcwd()})") from None
+    return parse(text, str(path))
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of params.yaml, for editors (`workflow/schemas/params.schema.json`)."""
+    whole = Params.model_json_schema()
+    entries = []
+    for name in plugins.BUILT_IN["attacks"]:
+        options = plugins.module_of("attacks", name).Options.model_json_schema()
+        shared = {"name": {"const": name}, "references": {"type": "integer", "description": "use so many of the reference models (default: all)"}}
+        entries.append(options | {"title": name, "required": ["name"], "properties": {**shared, **options["properties"]}})
+    whole["$defs"]["Audit"]["properties"]["attacks"]["patternProperties"] = {r"^[a-z0-9][a-z0-9-]*$": {"anyOf": entries}}
+    recipe = whole["$defs"]["Recipe"]
+    recipe["properties"]["preset"] = {"enum": list(PRESETS), "description": recipe["properties"]["preset"]["description"]}
+    for name in LOOP_NEEDS:
+        del recipe["properties"][name]["default"]
+    recipe |= {
+        "if": {"required": ["trainer"]},
+        "then": {"required": ["architecture"], "properties": {name: False for name in recipe["properties"] if name not in OWN_TRAINER}},
+        "else": {"if": {"not": {"required": ["preset"]}}, "then": {"required": [*recipe.pop("required"), *LOOP_NEEDS]}},
+    }
+    return whole | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "memleak params.yaml"}
