@@ -37,6 +37,7 @@ localrules:
     data,
     models,
     plan,
+    features,
     score,
     threshold,
     decide,

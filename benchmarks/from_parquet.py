@@ -88,6 +88,7 @@ class Records:
     group_id: np.ndarray
     atypicality_rank: np.ndarray
     n_classes: int = N_CLASSES
+    has_units: bool = False
 
     @classmethod
     def of(cls, n: int) -> Records:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,8 @@ class Records:
     group_id: np.ndarray
     atypicality_rank: np.ndarray
     n_classes: int = 10
+    has_units: bool = False
+    parts: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def records(n: int = 200, n_groups: int | None = None, seed: int = 0) -> Records:
@@ -144,13 +146,13 @@ def halves(models: int, samples: int, draw: np.random.Generator) -> np.ndarray:
 
 
 def signals_of(margin: np.ndarray, label: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """All signals of a classifier of three classes that has these margins, [M, N, Q]; float32, as they are stored."""
+    """All signals of a classifier of three classes that has these margins, [M, N, Q], and its logits; float32, as they are stored."""
     others = draw.normal(size=(len(label), N_CLASSES - 1))
     others -= np.log(np.exp(others).sum(axis=1, keepdims=True))  # so that the label's logit is the margin
     label_first = np.concatenate([margin[..., None], np.broadcast_to(others[:, None], (*margin.shape, N_CLASSES - 1))], axis=-1)
     place = (np.arange(N_CLASSES) - label[:, None]) % N_CLASSES  # of each class in `label_first`
     logits = np.take_along_axis(label_first, np.broadcast_to(place[:, None], label_first.shape), axis=-1)
-    return all_signals(logits, np.broadcast_to(label[:, None], margin.shape))
+    return all_signals(logits, np.broadcast_to(label[:, None], margin.shape)) | {"logits": logits.astype(np.float32)}
 
 
 def world_of(margin: np.ndarray, population: np.ndarray, is_in: np.ndarray, draw: np.random.Generator) -> HalvesWorld:

@@ -18,11 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SIGNALS = {  # columns of signals and their types; margin, loss and entropies in nats
-    "margin": np.float32, "loss": np.float32, "confidence": np.float32, "entropy": np.float32, "modified_entropy": np.float32, "is_correct": np.bool_,
-}  # fmt: skip
+from memleak import params
+
+SIGNALS = {name: np.bool_ if name == "is_correct" else np.float32 for name in params.SIGNALS}  # columns and types; margin, loss and entropies in nats
 PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
-SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population")
+SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population", "is_audited")
+SLICE = "slice:"  # before the name of a column by which samples are sliced; `unit` is to whom a sample belongs
 SCORE_COLUMNS = ("target_id", "sample_id", "score")
 POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "folded", "odd", "even")  # the same model, scored with fewer references
 
@@ -130,7 +131,14 @@ def row_groups(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator
             raise ArtefactError(f"{path}: has no column {', '.join(absent)}; delete it and run again")
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(columns))
-            yield {column: table[column].to_numpy() for column in columns}
+            yield {column: _values(table[column]) for column in columns}
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """A column's values, [rows], or [rows, C] where each row has a list of C."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
 
 
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:

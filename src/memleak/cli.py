@@ -16,7 +16,7 @@ from typing import Any
 
 from memleak import params as params_room
 from memleak.designs import Shard, shard_of
-from memleak.params import Dataset, Recipe, Training
+from memleak.params import Dataset, GivenModel, Recipe, Training
 
 
 def _fetch(a: argparse.Namespace) -> str:
@@ -29,9 +29,20 @@ def _fetch(a: argparse.Namespace) -> str:
 
 
 def _plan(a: argparse.Namespace) -> str:
+    audit = json.loads(a.audit)
+    if audit["design"]["kind"] == "imported":
+        from memleak.imports import stage as imported
+
+        return f"{imported.plan(a.data, audit, a.output, a.samples)} models"
     from memleak.data import stage
 
-    return f"{stage.plan(a.data, json.loads(a.audit), a.output, a.samples)} models"
+    return f"{stage.plan(a.data, audit, a.output, a.samples)} models"
+
+
+def _features(a: argparse.Namespace) -> str:
+    from memleak.data import stage
+
+    return f"{stage.features(a.data, a.samples, a.output)} records"
 
 
 def _train(a: argparse.Namespace) -> str:
@@ -48,6 +59,13 @@ def _query(a: argparse.Namespace) -> str:
     recipe = json.loads(a.recipe)
     n = stage.query(a.models, a.data, recipe["name"], Recipe(**recipe["recipe"]), _shard(a.shard), json.loads(a.query), a.output, a.device)
     return f"{n} answers"
+
+
+def _query_given(a: argparse.Namespace) -> str:
+    from memleak.signals import stage
+
+    known = json.loads(a.model)
+    return f"{stage.query_given(known['name'], GivenModel(**known['model']), a.data, json.loads(a.query), a.output, a.device)} answers"
 
 
 def _score(a: argparse.Namespace) -> str:
@@ -72,8 +90,9 @@ def _measure(a: argparse.Namespace) -> str:
     from memleak.metrics import stage
 
     metrics = stage.measure(
-        a.plan, a.samples, a.signals, a.thresholds, a.scores, a.decisions, json.loads(a.headline), a.metrics, a.exposure, a.roc, a.plots
-    )
+        a.plan, a.samples, a.signals, a.thresholds, a.scores, a.decisions, json.loads(a.headline), a.metrics, a.exposure, a.roc, a.plots,
+        a.exposed, a.features[0] if a.features else None,
+    )  # fmt: skip
     return f"{len(metrics['attacks'])} attacks measured"
 
 
@@ -258,10 +277,12 @@ def parser() -> argparse.ArgumentParser:
     verb("init", _init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
     verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))
     verb("plan", _plan, "draw who trains on what", "data", "output", "samples", texts=("audit",))
+    verb("features", _features, "what can be seen of the audited records without a model, for the blind control", "data", "samples", "output")
     train = verb("train", _train, "train one shard of models", "data", "output", texts=("recipe", "shard"))
     query = verb("query", _query, "ask a shard's models about the audited samples", "models", "data", "output", texts=("recipe", "shard", "query"))
     train.add_argument("--training", default="{}", help="JSON: engine, stack, checkpoint_minutes")
-    for heavy in (train, query):
+    query_given = verb("query-given", _query_given, "ask a model of your own about the audited samples", "data", "output", texts=("model", "query"))
+    for heavy in (train, query, query_given):
         heavy.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     verb("score", _score, "what an attack concludes", "plan", "samples", "output", texts=("attack",), lists=("signals", "population"))
     threshold = verb("threshold", _threshold, "fit, and set the rule that keeps alpha", "plan", "output", texts=("attack",), lists=("signals",))
@@ -278,8 +299,9 @@ def parser() -> argparse.ArgumentParser:
         "exposure",
         "roc",
         "plots",
+        "exposed",
         texts=("headline",),
-        lists=("signals", "thresholds", "scores"),
+        lists=("signals", "thresholds", "scores", "features"),
     )
     figure = verb("figure", _figure, "draw one figure", "plan", "metrics", "roc", "exposure", "svg", "png", lists=("signals", "thresholds", "scores"))
     figure.add_argument(

@@ -6,12 +6,16 @@ weight; a shard's name holds its design, seed and range of rounds; neither depen
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from memleak import plugins, provenance
-from memleak.designs import Coins, Complements, Shard, rounds_of, shard_json
+from memleak.designs import Coins, Complements, Shard, Splits, rounds_of, shard_json
 from memleak.params import (
     OWN_TRAINER,
     SIGNALS_VERSION,
@@ -19,12 +23,19 @@ from memleak.params import (
     Audit,
     Canaries,
     Dataset,
+    Design,
+    Given,
+    GivenModel,
     Halves,
+    Imported,
     Pairs,
     Params,
     Recipe,
+    ReferenceHalves,
+    Shadows,
     attack_options,
     plugin_code,
+    plugin_options,
 )
 
 
@@ -53,10 +64,40 @@ class PlannedRecipe:
 
 
 @dataclass(frozen=True)
-class Query:
-    """Which samples a shard is asked about, and in which views."""
+class PlannedModel:
+    """A model of the user's, asked about a data set."""
 
-    samples: str  # targets, pool, canaries or population
+    dataset_id: str
+    dataset: Dataset
+    model: GivenModel
+
+    @cached_property
+    def name(self) -> str:
+        """`resnet18-1a2b3c4d`: of the file that it lies in. The content of its weights reaches the job as an input."""
+        place = self.model.weights or plugins.locate("models", self.model.name or "")[0]
+        facts = {"dataset": self.dataset.identity(), "model": self.model.model_dump(mode="json", exclude_defaults=True)}
+        code = plugin_code("models", self.model.name) if self.model.name else {}
+        return f"{re.sub('[^a-z0-9]+', '-', Path(place).stem.lower()).strip('-') or 'model'}-{provenance.digest(facts | code)}"
+
+    def files(self) -> list[str]:
+        """The local files that it is made of."""
+        is_code = self.model.name is not None and plugins.is_file("models", self.model.name)
+        return ([self.model.weights] if self.model.weights else []) + (
+            [plugins.locate("models", self.model.name)[0]] if is_code and self.model.name else []
+        )
+
+    def data_path(self) -> str:
+        return prepared_path(self.dataset_id, self.dataset)
+
+    def canonical_json(self) -> str:
+        return provenance.canonical_json({"name": self.name, "model": self.model.model_dump(mode="json", exclude_defaults=True)})
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which samples a shard is asked about, in which views, and what is noted beside the signals that every model has."""
+
+    samples: str  # targets, pool, canaries, given or population
     seed: int
     views: tuple[str, ...] = ("identity",)
     targets: tuple[str, ...] = ()
@@ -64,16 +105,24 @@ class Query:
     n: int | None = None  # of the population
     canaries: int | None = None
     mislabelled: bool | None = None
+    members: str | None = None  # part of the data set that a given model was trained on
+    non_members: str | None = None
+    others: tuple[str, ...] = ()  # parts that reference models know
+    overlap: str | None = None
+    sample: int | None = None  # of members and of non-members
+    parts: tuple[str, ...] = ()  # of the population
+    logits: bool | None = None
+    signals: tuple[str, ...] = ()  # that take queries of their own: column, name, options and code of each, as JSON
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        known = {field_.name: getattr(self, field_.name) for field_ in fields(self)}
-        return {key: value for key, value in known.items() if value not in (None, ())}
+        known = {field_.name: getattr(self, field_.name) for field_ in fields(self)} | {"signals": [json.loads(entry) for entry in self.signals]}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items() if value not in (None, (), [])}
 
     @cached_property
     def name(self) -> str:
         """`pool-1a2b3c4d`. Seed and pool of audited records stand in the shard's name."""
-        if self.samples == "targets" and self.views == ("identity",):
+        if self.samples == "targets" and self.views == ("identity",) and not (self.logits or self.signals):
             return f"targets-{provenance.digest({'targets': self.targets, 'version': SIGNALS_VERSION})}"
         return f"{self.samples}-{provenance.digest(self.facts | {'version': SIGNALS_VERSION})}"
 
@@ -83,28 +132,76 @@ class Query:
 
 @dataclass(frozen=True)
 class PlannedAudit:
-    """One audit: its shards, and the query that each of them answers."""
+    """One audit: its shards, and the query that each of them answers; the user's model, or the file of imported ones."""
 
     id: str
     audit: Audit
-    recipe: PlannedRecipe
     seed: int
+    dataset_id: str | None
+    dataset: Dataset | None
+    recipe: PlannedRecipe | None  # of all models, or of a given one's references
+    given: PlannedModel | None
     shards: tuple[tuple[Shard, Query], ...]
-    population: tuple[tuple[Shard, Query], ...]  # the same shards again, asked about other samples; () where no attack wants them
+    query: Query | None  # of whoever is audited; None for `imported`
+    outside: Query | None  # the same models, asked about the population; None where no attack wants it
 
     def models(self) -> list[str]:
-        return [f"results/models/{self.recipe.name}/{shard.name}.safetensors" for shard, _ in self.shards]
+        return [f"results/models/{self.recipe.name}/{shard.name}.safetensors" for shard, _ in self.shards if self.recipe]
 
-    def signals(self) -> list[str]:
-        """What the models say about the audited samples."""
-        return [self._signals(*asked) for asked in self.shards]
+    def signals(self, attack_id: str | None = None) -> list[str]:
+        """What the models say about the audited samples: as the audit asks, or as one attack does."""
+        if isinstance(self.audit.design, Imported):
+            return [self.audit.design.source]
+        return [self.answers(shard, self.asked_by(attack_id, query)) for shard, query in self._everybody()]
 
     def population_signals(self) -> list[str]:
         """What they say about the population."""
-        return [self._signals(*asked) for asked in self.population]
+        if isinstance(self.audit.design, Imported):
+            return [self.audit.design.population] if self.audit.design.population else []
+        return [] if self.outside is None else [self.answers(shard, self.outside) for shard, _ in self._everybody()]
 
-    def _signals(self, shard: Shard, query: Query) -> str:
+    def _everybody(self) -> list[tuple[Shard | None, Query]]:
+        """The shards, and before them the given model (None), with what the audit asks them."""
+        return [*([(None, self.query)] if self.given and self.query else []), *self.shards]
+
+    def answers(self, shard: Shard | None, query: Query) -> str:
+        """Where a shard's answers to a query lie, or the given model's."""
+        if shard is None:
+            assert self.given is not None
+            return f"results/signals/given/{self.given.name}/{query.name}.parquet"
+        assert self.recipe is not None
         return f"results/signals/{self.recipe.name}/{query.name}/{shard.name}.parquet"
+
+    def asked_by(self, attack_id: str | None, query: Query) -> Query:
+        """What an attack asks: as the audit does, unless it wants views of its own or signals that not every model has."""
+        needs = getattr(attack_options(self.audit.attacks[attack_id]), "needs", None) if attack_id is not None else None
+        if needs is None:
+            return query
+        own = {**needs.measured, **{name: self.audit.signals[name] for name in needs.signals if name in self.audit.signals}}
+        views = needs.views or (("identity",) if own else self.audit.views)  # each view of such a signal would take its queries again
+        return replace(
+            query,
+            views=views,
+            logits=True if "logits" in needs.signals else None,
+            signals=tuple(_measured(column, entry) for column, entry in own.items()),
+        )
+
+    def data_path(self) -> str:
+        """What the plan is drawn from: the description of the prepared data, or the imported file."""
+        if isinstance(self.audit.design, Imported):
+            return self.audit.design.source
+        assert self.dataset_id is not None and self.dataset is not None
+        return prepared_path(self.dataset_id, self.dataset)
+
+    @property
+    def trained_as(self) -> str:
+        """The recipe of whatever is trained, else what stands for the models."""
+        return self.recipe.name if self.recipe else self.name_of_models
+
+    @property
+    def name_of_models(self) -> str:
+        """What stands for the models in the plan: their recipe, or the given model."""
+        return self.given.name if self.given else self.recipe.name if self.recipe else "imported"
 
     def canonical_json(self) -> str:
         """What the plan, scores, metrics and report need to know: one text."""
@@ -113,10 +210,12 @@ class PlannedAudit:
                 "audit": self.id,
                 "seed": self.seed,
                 "dataset": self.audit.dataset,
-                "recipe": self.recipe.name,
+                "recipe": self.name_of_models,
                 "design": self.audit.design.model_dump(mode="json"),
                 "shards": [shard_json(shard) for shard, _ in self.shards],
                 "asked": [query.facts for query in sorted({*self.queries()}, key=lambda query: query.name)],
+                **({"slices": self.audit.slices} if self.audit.slices else {}),
+                **({"references": self.recipe.name} if self.given and self.recipe else {}),
             }
         )
 
@@ -128,7 +227,16 @@ class PlannedAudit:
         return provenance.canonical_json(facts | ({"references": entry["references"]} if "references" in entry else {}))
 
     def queries(self) -> list[Query]:
-        return [query for _, query in (*self.shards, *self.population)]
+        """What is asked of all attacks together, and about the population."""
+        return [*([self.query] if self.query else []), *(query for _, query in self.shards), *([self.outside] if self.outside else [])]
+
+    def all_asked(self) -> list[tuple[Shard | None, Query]]:
+        """Every query of a shard (None: of the given model) that some attack, or the audit, makes."""
+        found: dict[tuple[Shard | None, Query], None] = {}
+        for shard, query in self._everybody():
+            for asked in [query, *(self.asked_by(attack, query) for attack in self.audit.attacks), *([self.outside] if self.outside else [])]:
+                found[shard, asked] = None
+        return list(found)
 
     @property
     def is_pairs(self) -> bool:
@@ -145,8 +253,13 @@ class PlannedAudit:
 
     def figures(self) -> list[str]:
         """The names of this audit's figures."""
-        if isinstance(self.audit.design, Pairs):
-            return ["overview", "training", *self.audit.design.targets.names()]
+        match self.audit.design:
+            case Pairs() as design:
+                return ["overview", "training", *design.targets.names()]
+            case Given():
+                return ["roc", "scores"]
+            case Imported():
+                return ["roc", "scores", "exposure"]
         return ["roc", "scores", "exposure", "training"]
 
     def page_json(self) -> str:
@@ -155,8 +268,8 @@ class PlannedAudit:
             {
                 "audit": self.id,
                 "entry": self.audit.model_dump(mode="json"),
-                "recipe": self.recipe.recipe.model_dump(mode="json", include=OWN_TRAINER if self.recipe.recipe.trainer else None),
-                "dataset": self.recipe.dataset.model_dump(mode="json"),
+                "recipe": self.recipe and self.recipe.recipe.model_dump(mode="json", include=OWN_TRAINER if self.recipe.recipe.trainer else None),
+                "dataset": self.dataset and self.dataset.model_dump(mode="json", exclude_defaults=True),
             }
         )
 
@@ -193,6 +306,7 @@ class Plan:
     params: Params
     datasets: dict[str, Dataset] = field(default_factory=dict)  # by directory name
     recipes: dict[str, PlannedRecipe] = field(default_factory=dict)  # by directory name
+    given: dict[str, PlannedModel] = field(default_factory=dict)  # by directory name
     shards: dict[tuple[str, str], Shard] = field(default_factory=dict)  # by (recipe, shard)
     queries: dict[str, Query] = field(default_factory=dict)
     audits: dict[str, PlannedAudit] = field(default_factory=dict)
@@ -219,26 +333,80 @@ def build(params: Params) -> Plan:
     for dataset_id, dataset in params.datasets.items():
         plan.datasets[prepared_name(dataset_id, dataset)] = dataset
     for audit_id, audit in params.audits.items():
-        recipe = PlannedRecipe(audit.recipe, audit.dataset, params.datasets[audit.dataset], params.recipes[audit.recipe])
-        shards = tuple(_pairs(audit.design, audit, params) if isinstance(audit.design, Pairs) else _pool(audit.design, audit, params))
-        outside = Query("population", params.seed, audit.views, pool=audit.design.pool, n=audit.design.population)
-        population = tuple((shard, outside) for shard, _ in shards) if audit.needs_population else ()
-        plan.recipes[recipe.name] = recipe
-        plan.audits[audit_id] = PlannedAudit(audit_id, audit, recipe, params.seed, shards, population)
-        for shard, query in (*shards, *population):
-            plan.shards[recipe.name, shard.name] = shard
+        planned = _audit(audit_id, audit, params)
+        plan.audits[audit_id] = planned
+        if planned.recipe is not None:
+            plan.recipes[planned.recipe.name] = planned.recipe
+        if planned.given is not None:
+            plan.given[planned.given.name] = planned.given
+        for shard, query in planned.all_asked():
             plan.queries[query.name] = query
+            if shard is not None and planned.recipe is not None:
+                plan.shards[planned.recipe.name, shard.name] = shard
     return plan
 
 
-def _pool(design: Halves | Canaries, audit: Audit, params: Params) -> list[tuple[Shard, Query]]:
+def _audit(audit_id: str, audit: Audit, params: Params) -> PlannedAudit:
+    design, dataset = audit.design, params.datasets[audit.dataset] if audit.dataset else None
+    recipe = PlannedRecipe(audit.recipe, audit.dataset, dataset, params.recipes[audit.recipe]) if audit.recipe and audit.dataset and dataset else None
+    given, query, shards = None, None, []
+    match design:
+        case Pairs():
+            shards = _pairs(design, audit, params)
+        case Halves() | Canaries():
+            query = _pool_query(design, audit, params)
+            shards = [(shard, query) for shard in _pool(design, params)]
+        case Given() if audit.dataset and dataset:
+            given = PlannedModel(audit.dataset, dataset, design.model)
+            query = Query(
+                "given", params.seed, audit.views, members=design.members, non_members=design.non_members,
+                others=design.references.pool if design.references else (), overlap=design.overlap, sample=design.sample,
+            )  # fmt: skip
+            shards = [(shard, query) for shard in _references(design, params)]
+    outside = _population_query(design, audit, params) if audit.needs_population and not isinstance(design, Imported) else None
+    return PlannedAudit(audit_id, audit, params.seed, audit.dataset, dataset, recipe, given, tuple(shards), query, outside)
+
+
+def _measured(column: str, entry: Mapping[str, Any]) -> str:
+    """A signal that takes queries of its own: what its values depend on."""
+    options = plugin_options("signals", entry).model_dump(mode="json")
+    return provenance.canonical_json({"column": column, "name": entry["name"], "options": options} | plugin_code("signals", entry["name"]))
+
+
+def _population_query(design: Design, audit: Audit, params: Params) -> Query:
+    if isinstance(design, Given) and design.population is not None:
+        return Query("population", params.seed, audit.views, parts=(design.population,))
+    assert isinstance(design, (Pairs, Halves, Canaries))
+    return Query("population", params.seed, audit.views, pool=design.pool, n=design.population)
+
+
+def _runs(n_models: int, per_shard: int) -> list[tuple[int, int]]:
+    return [(first, min(first + per_shard, n_models)) for first in range(0, n_models, per_shard)]
+
+
+def _references(design: Given, params: Params) -> list[Shard]:
+    """The reference models of a given one."""
+    match design.references:
+        case Shadows(models=n, parts=parts, train=train, out=out):
+            return [Splits(params.seed, first, last, parts, train, out) for first, last in _runs(n, params.models_per_shard)]
+        case ReferenceHalves(models=n):
+            parts = (design.members, design.non_members)
+            return [Complements(params.seed, first, last, None, parts) for first, last in _runs(n, params.models_per_shard)]
+    return []
+
+
+def _pool_query(design: Halves | Canaries, audit: Audit, params: Params) -> Query:
     """Every model answers about all samples of the pool, or about all canaries."""
-    runs = [(first, min(first + params.models_per_shard, design.models)) for first in range(0, design.models, params.models_per_shard)]
     if isinstance(design, Halves):
-        query = Query("pool", params.seed, audit.views, pool=design.pool)
-        return [(Complements(params.seed, first, last, design.pool), query) for first, last in runs]
-    query = Query("canaries", params.seed, audit.views, pool=design.pool, canaries=design.canaries, mislabelled=design.mislabelled)
-    return [(Coins(params.seed, first, last, design.canaries, design.subset_size, design.mislabelled, design.pool), query) for first, last in runs]
+        return Query("pool", params.seed, audit.views, pool=design.pool)
+    return Query("canaries", params.seed, audit.views, pool=design.pool, canaries=design.canaries, mislabelled=design.mislabelled)
+
+
+def _pool(design: Halves | Canaries, params: Params) -> list[Shard]:
+    runs = _runs(design.models, params.models_per_shard)
+    if isinstance(design, Halves):
+        return [Complements(params.seed, first, last, design.pool) for first, last in runs]
+    return [Coins(params.seed, first, last, design.canaries, design.subset_size, design.mislabelled, design.pool) for first, last in runs]
 
 
 def _pairs(design: Pairs, audit: Audit, params: Params) -> list[tuple[Shard, Query]]:

@@ -32,13 +32,23 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "attacks": {
         "base": "memleak.attacks.base:score",
         "difficulty": "memleak.attacks.difficulty:score",
+        "label_only": "memleak.attacks.label_only:score",
         "lira": "memleak.attacks.lira:score",
+        "meta": "memleak.attacks.meta:score",
         "population": "memleak.attacks.population:score",
         "range": "memleak.attacks.range:score",
         "reference": "memleak.attacks.reference:score",
         "rmia": "memleak.attacks.rmia:score",
+        "shadow": "memleak.attacks.shadow:score",
         "single_point": "memleak.attacks.single_point:score",
         "threshold": "memleak.attacks.threshold:score",
+        "top_k": "memleak.attacks.top_k:score",
+    },
+    "models": {},  # audited models of the user's
+    "signals": {
+        "boundary_distance": "memleak.signals.boundary:measure",
+        "gradient_norm": "memleak.signals.gradient:measure",
+        "noise_robustness": "memleak.signals.noise:measure",
     },
     "trainers": {},  # the user's own; ours is `training.loop`, which recipes without a trainer use
 }

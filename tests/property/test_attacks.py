@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pytest import approx
 from worlds import HalvesWorld, gaussian_world
 
-from memleak.attacks import Evidence, population, rmia, threshold
+from memleak.attacks import Evidence, label_only, meta, population, rmia, shadow, threshold, top_k
 from memleak.attacks import range as ranged
 from memleak.metrics import roc
 
@@ -24,6 +24,14 @@ ATTACKS = {
     "rmia mean of views": (rmia, rmia.Options(views="mean", a=0.5)),
     "population": (population, population.Options()),
     "population margin": (population, population.Options(signal="margin")),
+    "shadow": (shadow, shadow.Options()),
+    "shadow forest": (shadow, shadow.Options(classifier="forest", label="none")),
+    "shadow input": (shadow, shadow.Options(label="input", features="posterior")),
+    "top_k": (top_k, top_k.Options()),
+    "meta": (meta, meta.Options()),
+    "meta calibrated": (meta, meta.Options(calibrated=True)),
+    "label_only": (label_only, label_only.Options()),
+    "label_only share": (label_only, label_only.Options(classifier="none")),
     "range": (ranged, ranged.Options(point={"name": "memleak.attacks.rmia:score", "a": 0.3}, trim_low=0.3)),
 } | {
     f"threshold {signal} {thresholds}": (threshold, threshold.Options(signal=signal, thresholds=thresholds))
@@ -126,7 +134,7 @@ def test_the_order_of_samples_and_of_population_changes_nothing(attack, options)
     x, z = draw.permutation(300), draw.permutation(150)
     shuffled = replace(
         found, target=taken(found.target, x), reference=taken(found.reference, slice(None), x), is_in=found.is_in[:, x],
-        label=found.label[x], sample_id=found.sample_id[x], population_target=taken(found.population_target, z),
+        label=found.label[x], sample_id=found.sample_id[x], group=found.group[x], population_target=taken(found.population_target, z),
         population_reference=taken(found.population_reference, slice(None), z), population_id=found.population_id[z],
     )  # fmt: skip
 

@@ -104,12 +104,12 @@ def walked(folder: Path, digits_path: Path, audit: dict[str, Any]) -> Walk:
         patch.chdir(folder)
         planned = plan.build(params.validate(config)).audits["small"]
         recipe = params.Recipe(**RECIPE)
-        asked = zip((*planned.shards, *planned.population), (*planned.signals(), *planned.population_signals()), strict=True)
         models = dict(zip([shard for shard, _ in planned.shards], planned.models(), strict=True))
         for shard, path in models.items():
             training.train(digits_path, planned.recipe.name, recipe, shard, Path(path), "cpu")
-        for (shard, query), answers in asked:
-            signals.query(Path(models[shard]), digits_path, planned.recipe.name, recipe, shard, query.facts, Path(answers), "cpu")
+        for shard, query in planned.all_asked():
+            answers = Path(planned.answers(shard, query))
+            signals.query(Path(models[shard]), digits_path, planned.recipe.name, recipe, shard, query.facts, answers, "cpu")
     done = Walk(folder, planned, [folder / path for path in planned.signals()], [folder / path for path in planned.population_signals()])
     data.plan(digits_path, json.loads(planned.canonical_json()), done.plan, done.samples)
     for attack, thresholds, scores in zip(planned.audit.attacks, done.thresholds, done.scores, strict=True):
@@ -120,7 +120,7 @@ def walked(folder: Path, digits_path: Path, audit: dict[str, Any]) -> Walk:
     metrics.measure(
         done.plan, done.samples, done.signals, done.thresholds, done.scores, done.audit("decisions.parquet"),
         json.loads(planned.headline_json(False)), done / "metrics/small.json", done.audit("exposure.parquet"), done.audit("roc.parquet"),
-        done / "plots/small.csv",
+        done / "plots/small.csv", done.audit("exposed.csv"),
     )  # fmt: skip
     return done
 

@@ -147,7 +147,7 @@ def test_adding_and_replacing_share_their_out_arms_but_no_in_model():
 
 
 def test_subsets_come_from_the_pool():
-    known, pool = records(), set(pool_of(200, 120, seed=0).tolist())
+    known, pool = records(), set(pool_of(records(), 120, seed=0).tolist())
 
     assert len(pool) == 120
     for task in rounds(pool=120).tasks(known) + rounds("random00", pool=120).tasks(known):

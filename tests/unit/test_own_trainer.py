@@ -351,7 +351,7 @@ def test_a_job_is_told_what_it_needs_and_the_page_shows_what_can_be_written_agai
     )
 
     assert Recipe(**json.loads(planned.canonical_json())["recipe"]) == recipe
-    shown = json.loads(plan.PlannedAudit("a", audit_, planned, 0, (), ()).page_json())["recipe"]
+    shown = json.loads(plan.PlannedAudit("a", audit_, 0, None, None, planned, None, (), None, None).page_json())["recipe"]
     assert Recipe(**{key: value for key, value in shown.items() if key != "channels" and key != "normalisation"}) == recipe
     assert "epochs" not in shown and "learning_rate" not in shown
 

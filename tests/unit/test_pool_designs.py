@@ -101,7 +101,7 @@ def test_the_population_equals_no_record_of_the_pool():
     outside = population_of(known, 100, None, 0)
     some = population_of(known, 100, 5, 0)
 
-    assert not np.isin(known.group_id[outside], known.group_id[designs.pool_of(200, 100, 0)]).any()
+    assert not np.isin(known.group_id[outside], known.group_id[designs.pool_of(known, 100, 0)]).any()
     assert len(some) == 5 and np.isin(some, outside).all()
     with pytest.raises(ValueError, match=r"population: 150 records asked for, \d+ lie outside the pool and equal none in it"):
         population_of(known, 100, 150, 0)

@@ -31,6 +31,13 @@ def test_the_score_is_the_signal_turned_with_views_averaged(signal, sign):
     assert scores == approx(sign * np.array([0.5, 1.0, 0.0])) and scores.dtype == np.float64
 
 
+def test_any_column_is_a_score_higher_for_members_but_for_the_gradient_norm():
+    mine, norm = (threshold.score(of_one(name, [[1.0], [3.0]]), Options(signal=name)) for name in ("one_of_mine", "gradient_norm"))
+
+    assert mine.tolist() == [1.0, 3.0] and norm.tolist() == [-1.0, -3.0]
+    assert Options(signal="one_of_mine", thresholds="global").needs.signals == ("one_of_mine",)
+
+
 @pytest.mark.parametrize("signal", SIGNALS)
 def test_members_score_higher_in_a_world_that_leaks(signal):
     world = gaussian_world(separation=3.0, models=6, samples=3000, seed=0)
@@ -156,4 +163,5 @@ def test_no_references_at_all_leave_no_threshold():
 
 
 def test_a_model_that_is_right_about_everything_is_no_error():
-    assert threshold.score(of_one("is_correct", [[1.0], [1.0]]), Options(signal="correctness")).tolist() == [1.0, 1.0]
+    for name in ("correctness", "is_correct"):
+        assert threshold.score(of_one("is_correct", [[1.0], [1.0]]), Options(signal=name)).tolist() == [1.0, 1.0]

@@ -44,7 +44,8 @@ wildcard_constraints:
     audit="[a-z0-9][a-z0-9-]*",
     attack="[a-z0-9][a-z0-9-]*",
     dataset="[a-z0-9-]+",
-    recipe="[a-z0-9-]+",
+    given="[a-z0-9-]+",
+    recipe="[a-z0-9-]+-[0-9a-f]{8}",
     query="[a-z0-9-]+",
     shard="[a-z0-9-]+",
     figure="[a-z0-9]+",
@@ -58,6 +59,11 @@ def data_of(recipe):
 def signals_of(wildcards):
     """The signals that an audit reads."""
     return PLAN.audits[wildcards.audit].signals()
+
+
+def asked_by(wildcards):
+    """The signals that an attack reads, which may ask for more."""
+    return PLAN.audits[wildcards.audit].signals(wildcards.attack)
 
 
 def population_of(wildcards):
@@ -74,7 +80,7 @@ def fitted_on(wildcards):
     """What an attack's thresholds are fitted on: the signals themselves, or its scores."""
     planned = PLAN.audits[wildcards.audit]
     return (
-        {"signals": planned.signals()}
+        {"signals": planned.signals(wildcards.attack)}
         if planned.is_direct(wildcards.attack)
         else {
             "scores": f"results/audits/{wildcards.audit}/scores/{wildcards.attack}.parquet"
@@ -86,6 +92,12 @@ def decided_on(wildcards):
     """The signals that decisions read: those of a pairs audit."""
     planned = PLAN.audits[wildcards.audit]
     return planned.signals() if planned.is_pairs else []
+
+
+def features_of(wildcards):
+    """What is seen of the records without a model, where nobody drew who is a member."""
+    is_given = PLAN.audits[wildcards.audit].given is not None
+    return f"results/audits/{wildcards.audit}/features.parquet" if is_given else []
 
 
 def each_attack(pattern):

@@ -14,7 +14,7 @@ rule fetch:
     threads: 1
     params:
         dataset=lambda w: provenance.canonical_json(
-            PLAN.datasets[w.dataset].model_dump()
+            PLAN.datasets[w.dataset].declaration()
         ),
     shell:
         "{PYTHON} -m memleak fetch --dataset {params.dataset:q} --output {output} &> {log}"

@@ -1,5 +1,5 @@
 # in: plan, samples, signals, thresholds, scores, decisions; out: results/metrics/{audit}.json, results/plots/{audit}.csv,
-# results/audits/{audit}/{exposure,roc}.parquet
+# results/audits/{audit}/{exposure,roc}.parquet, exposed.csv
 
 
 rule measure:
@@ -11,11 +11,13 @@ rule measure:
         thresholds=each_attack("results/audits/{audit}/thresholds/{attack}.json"),
         scores=each_attack("results/audits/{audit}/scores/{attack}.parquet"),
         decisions="results/audits/{audit}/decisions.parquet",
+        features=features_of,
     output:
         metrics="results/metrics/{audit}.json",
         exposure="results/audits/{audit}/exposure.parquet",
         roc="results/audits/{audit}/roc.parquet",
         plots="results/plots/{audit}.csv",
+        exposed="results/audits/{audit}/exposed.csv",
     log:
         "logs/measure/{audit}.log",
     benchmark:
@@ -27,4 +29,4 @@ rule measure:
     shell:
         "{PYTHON} -m memleak measure --plan {input.plan} --samples {input.samples} --signals {input.signals}"
         " --thresholds {input.thresholds} --scores {input.scores} --decisions {input.decisions} --headline {params.headline:q} --metrics {output.metrics}"
-        " --exposure {output.exposure} --roc {output.roc} --plots {output.plots} &> {log}"
+        " --features {input.features} --exposure {output.exposure} --roc {output.roc} --plots {output.plots} --exposed {output.exposed} &> {log}"

@@ -12,7 +12,7 @@ rule figure:
         roc="results/audits/{audit}/roc.parquet",
         exposure="results/audits/{audit}/exposure.parquet",
         records=lambda w: (
-            data_of(PLAN.audits[w.audit].recipe.name)
+            PLAN.audits[w.audit].data_path()
             if PLAN.audits[w.audit].audit.include_records
             else []
         ),
@@ -49,7 +49,7 @@ rule timings:
     threads: 1
     params:
         code=provenance.code_digest("memleak.report.timings"),
-        recipe=lambda w: PLAN.audits[w.audit].recipe.name,
+        recipe=lambda w: PLAN.audits[w.audit].trained_as,
     shell:
         "{PYTHON} -m memleak timings --benchmarks logs/benchmarks --recipe {params.recipe} --audit {wildcards.audit}"
         " --output {output} &> {log}"

@@ -6,7 +6,7 @@ rule score:
     input:
         plan="results/audits/{audit}/plan.parquet",
         samples="results/audits/{audit}/samples.parquet",
-        signals=signals_of,
+        signals=asked_by,
         population=population_of,
     output:
         "results/audits/{audit}/scores/{attack}.parquet",

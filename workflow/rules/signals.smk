@@ -1,4 +1,5 @@
-# in: a shard of models; out: results/signals/{recipe}/{query}/{shard}.parquet, what they say about the audited samples
+# in: a shard of models, or the user's model; out: results/signals/{recipe}/{query}/{shard}.parquet and results/signals/given/{given}/{query}.parquet,
+# what they say about the audited samples
 
 
 rule query:
@@ -24,3 +25,25 @@ rule query:
     shell:
         "{PYTHON} -m memleak query --models {input.models} --data {input.data} --recipe {params.recipe:q}"
         " --shard {params.shard:q} --query {params.query:q} --device {DEVICE} --output {output} &> {log}"
+
+
+rule query_given:
+    """Ask the user's model about the audited samples."""
+    input:
+        lambda w: PLAN.given[w.given].files(),
+        data=lambda w: PLAN.given[w.given].data_path(),
+    output:
+        "results/signals/given/{given}/{query}.parquet",
+    log:
+        "logs/query_given/{given}/{query}.log",
+    benchmark:
+        "logs/benchmarks/query_given/{given}/{query}.tsv"
+    threads: 1
+    resources:
+        gpu=N_GPUS_PER_JOB,
+    params:
+        model=lambda w: PLAN.given[w.given].canonical_json(),
+        query=lambda w: PLAN.queries[w.query].canonical_json(),
+    shell:
+        "{PYTHON} -m memleak query-given --data {input.data} --model {params.model:q} --query {params.query:q}"
+        " --device {DEVICE} --output {output} &> {log}"

@@ -25,6 +25,7 @@ class Models:
     unit: np.ndarray  # [M]: models of one unit were not drawn independently, and are never each other's references
     is_target: np.ndarray  # [M] bool
     is_member: np.ndarray  # [M, N] bool
+    is_given: bool = False  # whether the audited model is the user's
 
     @property
     def targets(self) -> np.ndarray:
@@ -87,6 +88,7 @@ def read_models(plan_path: Path, sample_id: np.ndarray) -> Models:
         unit=plan["round"].to_numpy(),
         is_target=plan["is_target"].to_numpy(dtype=bool),
         is_member=np.stack([np.unpackbits(row)[sample_id] for row in packed]).view(bool),
+        is_given=bool((plan["arm"] == "given").any()),
     )
 
 
@@ -110,6 +112,8 @@ def read(
         label=samples["label"].to_numpy(),
         sample_id=samples["sample_id"].to_numpy(),
         group=samples["group_id"].to_numpy(),
+        is_audited=samples["is_audited"].to_numpy(dtype=bool),
+        is_balanced=artefacts.read_facts(plan_path).get("is_balanced", False),
         population_label=population["label"].to_numpy() if population_paths else None,
         population_id=population["sample_id"].to_numpy() if population_paths else None,
     ), models
@@ -132,9 +136,9 @@ def read_signals(paths: Sequence[Path], model_ids: Sequence[str], sample_id: np.
         start = 0
         for group in artefacts.row_groups(path, signals):
             for name, values in group.items():
-                block = values.reshape(len(known), -1, facts["n_views"])
+                block = values.reshape(len(known), -1, facts["n_views"], *values.shape[1:])
                 if name not in found:
-                    found[name] = _empty((len(model_ids), len(sample_id), facts["n_views"]), block.dtype)
+                    found[name] = _empty((len(model_ids), len(sample_id), *block.shape[2:]), block.dtype)
                 found[name][rows, start : start + block.shape[1]] = block
             start += block.shape[1]
         if start != len(sample_id):

@@ -50,6 +50,7 @@ def _score_pool(
     """
     needs = needs_of(options)
     pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
+    pool = pool if needs.fits else pool.audited()
     every = pools.turns_of(models, attack.get("references"))
     facts = {
         "attack": attack,
@@ -58,8 +59,8 @@ def _score_pool(
     }
     while True:
         try:
-            scored = _scored(pool, every, _scorer(attack["name"]), options, attack["id"])
-            return _write_pool_scores(output, models, list(every), scored, np.asarray(pool.sample_id), facts)
+            scored = _scored(pool, every, _scorer(attack["name"], is_balanced=pool.is_balanced), options, attack["id"])
+            return _write_pool_scores(output, models, list(every), scored, pool, facts)
         except _TooFew as error:  # what is made of fewer references is left out, and the page says so
             print(f"{attack['id']}: no column '{error.column}', which leaves some references out: {error}", flush=True)
             every[error.column] = []
@@ -94,29 +95,30 @@ def _scored(
         yield from found.items()
 
 
-def _scorer(name: str) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:
-    """An attack's own `score_all`, or its `score` for one turn after the other."""
+def _scorer(name: str, *, is_balanced: bool) -> Callable[[Pool, Sequence[Turn], BaseModel], np.ndarray]:
+    """An attack's own `score_all`, or its `score` for one turn after the other, as each sample of a balanced pool has references of its own."""
     module, function = plugins.module_of("attacks", name), plugins.function_of("attacks", name)
-    if plugins.is_built_in("attacks", name) and hasattr(module, "score_all"):
+    if plugins.is_built_in("attacks", name) and hasattr(module, "score_all") and not is_balanced:
         return module.score_all
     return lambda pool, turns, options: score_each(function, pool, turns, options)
 
 
 def _write_pool_scores(
-    output: Path, models: Models, columns: Sequence[str], scored: Iterable[tuple[int, dict[str, np.ndarray]]], sample_id: np.ndarray,
-    facts: dict[str, Any],
+    output: Path, models: Models, columns: Sequence[str], scored: Iterable[tuple[int, dict[str, np.ndarray]]], pool: Pool, facts: dict[str, Any],
 ) -> int:  # fmt: skip
-    """One row a (model, sample), for every model that has a score; a row group a model. NaN in a column of which it has none."""
+    """One row a (model, audited sample), for every model that has a score; a row group a model. NaN in a column of which it has none."""
     schema = pa.schema(
         [("target_id", pa.string()), ("sample_id", pa.int64()), *((name, pa.float64()) for name in columns)],
         metadata={"memleak": json.dumps(facts, sort_keys=True)},
     )
+    is_shown = np.ones(pool.is_in.shape[1], dtype=bool) if pool.is_audited is None else pool.is_audited
+    sample_id = np.asarray(pool.sample_id)[is_shown]
     n, rows, none = len(sample_id), 0, np.full(len(sample_id), np.nan)
     with artefacts.atomic(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for row, known in scored:
             if all(np.isnan(values).all() for values in known.values()):
                 continue
-            values = {name: known.get(name, none) for name in columns}
+            values = {name: known[name][is_shown] if name in known else none for name in columns}
             table = pa.table({"target_id": pa.repeat(str(models.model_id[row]), n), "sample_id": sample_id, **values}, schema=schema)
             writer.write_table(table, row_group_size=n)  # the default cuts at 2**20 rows
             rows += n

@@ -25,7 +25,10 @@ N_FITTED = 20_000  # samples whose reference values are sorted: 10 MB a signal f
 class Options(Frozen):
     """Which signal is the score, and what is taken from it."""
 
-    signal: SignalName = "loss"
+    signal: str = Field(
+        "loss", min_length=1,
+        description="loss, confidence, margin, entropy, modified_entropy, correctness, gradient_norm, or one that the audit declares: of those, higher means more likely a member",
+    )  # fmt: skip
     thresholds: Literal["none", "global", "per_class"] = Field(
         "none", description="fit on references the threshold of best balanced accuracy and subtract it: above 0 is a member"
     )
@@ -35,19 +38,19 @@ class Options(Frozen):
         return Needs(signals=(column_of(self.signal),), references=0 if self.thresholds == "none" else 1)
 
 
-def column_of(signal: SignalName) -> str:
+def column_of(signal: str) -> str:
     """The signal's name where signals are stored."""
     return "is_correct" if signal == "correctness" else signal
 
 
-def turned_signal(signals: Mapping[str, np.ndarray], signal: SignalName) -> np.ndarray:
+def turned_signal(signals: Mapping[str, np.ndarray], signal: str) -> np.ndarray:
     """A signal in float64, turned so that higher means more likely a member."""
     return turned(finite(signal_of(signals, column_of(signal)), signal), signal)
 
 
-def refuse_constant(values: np.ndarray, signal: SignalName, attack: str) -> None:
+def refuse_constant(values: np.ndarray, signal: str, attack: str) -> None:
     """Raise AttackError where the audited model says the same of several samples [N, Q]; of all it may well be right."""
-    if len(values) > 1 and values.min() == values.max() and signal != "correctness":
+    if len(values) > 1 and values.min() == values.max() and column_of(signal) != "is_correct":
         raise AttackError(
             f"{attack}: the audited model's {signal} is {abs(float(values.flat[0])):g} for all {len(values)} samples, so that nothing tells them apart; "
             "was the model trained, and what is released of its output?"

@@ -10,8 +10,8 @@ from typing import Any
 from memleak import params, plan, provenance
 from memleak.budget import resolution
 from memleak.budget.cost import Cost
-from memleak.params import Pairs, Params
-from memleak.plan import prepared_path
+from memleak.params import Given, Pairs, Params
+from memleak.plan import PlannedAudit, prepared_path
 
 GPU_NAMES = Path("/proc/driver/nvidia/gpus")
 
@@ -43,17 +43,18 @@ def facts(cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any]:
     """All that is said, audit by audit and together."""
     audits = {}
     for name, audit in cost.plan.audits.items():
-        resolved = resolution.of_audit(audit.audit, cost.n_records(audit.recipe.name), fpr, tpr)
-        wish = resolved["wish"]
-        if isinstance(audit.audit.design, Pairs):
-            wish["models"] = _models_of_pairs(audit.audit.design, wish, cost.n_records(audit.recipe.name))
-        wish["exceeds_data"] = _exceeds(wish, cost.n_records(audit.recipe.name))
-        audits[name] = {
-            "design": audit.audit.design.kind, "dataset": audit.audit.dataset, "recipe": audit.recipe.name, "headline": audit.audit.headline_attack,
-            "alpha": resolution.alpha_of(audit.audit), "has_own_trainer": bool(audit.recipe.recipe.trainer),
-            "seconds_a_model": cost.seconds_a_model(audit), "bytes_a_model": cost.bytes_of_model(audit.recipe.name),
-            **cost.of_audit(audit), "resolution": resolved,
+        known = {
+            "design": audit.audit.design.kind,
+            "dataset": audit.audit.dataset,
+            "headline": audit.audit.headline_attack,
+            "alpha": resolution.alpha_of(audit.audit),
+        }
+        recipe = audit.recipe
+        trained = {
+            "recipe": recipe and recipe.name, "has_own_trainer": bool(recipe and recipe.recipe.trainer),
+            "seconds_a_model": cost.seconds_a_model(audit), "bytes_a_model": recipe and cost.bytes_of_model(recipe.name),
         }  # fmt: skip
+        audits[name] = known | trained | cost.of_audit(audit) | {"resolution": _resolution(audit, cost, fpr, tpr)}
     shelves = cost.shelves.values()
     return {
         "device": cost.device, "jobs_at_once": cost.workers, "audits": audits, "together": cost.of_jobs(list(cost.jobs.values())), "disk": cost.disk(),
@@ -61,6 +62,19 @@ def facts(cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any]:
         "broken": sorted({line for shelf in shelves for line in shelf.broken}), "of_other_data": sum(shelf.n_foreign for shelf in shelves),
         "no_such_device": cost.params.device == "cuda" and not provenance.has_gpu(),
     }  # fmt: skip
+
+
+def _resolution(audit: PlannedAudit, cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any] | None:
+    """What an audit will be able to say; None where the models are the user's, and with them how many records there are."""
+    if audit.recipe is None or isinstance(audit.audit.design, Given):
+        return None
+    n_records = cost.n_records(audit.recipe.name)
+    resolved = resolution.of_audit(audit.audit, n_records, fpr, tpr)
+    wish = resolved["wish"]
+    if isinstance(audit.audit.design, Pairs):
+        wish["models"] = _models_of_pairs(audit.audit.design, wish, n_records)
+    wish["exceeds_data"] = _exceeds(wish, n_records)
+    return resolved
 
 
 def device_of(config: Params) -> str:

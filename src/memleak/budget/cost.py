@@ -14,8 +14,8 @@ import numpy as np
 
 from memleak import artefacts, provenance
 from memleak.artefacts import ArtefactError
-from memleak.designs import Coins, Complements, Rounds, Shard
-from memleak.params import Pairs, Params
+from memleak.designs import Coins, Complements, Rounds, Shard, Splits
+from memleak.params import Given, Imported, Pairs, Params
 from memleak.plan import Plan, PlannedAudit, Query, prepared_path
 from memleak.report.pool import n_queries
 
@@ -114,6 +114,8 @@ def training_records(shard: Shard, pool_size: int | None) -> float | None:
     """How many records a model of a shard trains on; with canaries on the mean."""
     if isinstance(shard, Complements):
         return None if pool_size is None else pool_size / 2
+    if isinstance(shard, Splits):
+        return None  # known when the parts of the data set are prepared
     return shard.subset_size + shard.canaries / 2 if isinstance(shard, Coins) else shard.subset_size
 
 
@@ -168,7 +170,7 @@ class Cost:
         }
 
     def jobs_of(self, audit: PlannedAudit) -> list[Job]:
-        return [self.jobs[audit.recipe.name, shard.name] for shard, _ in audit.shards]
+        return [self.jobs[audit.recipe.name, shard.name] for shard, _ in audit.shards if audit.recipe]
 
     def seconds(self, recipe: str) -> dict[str, Any] | None:
         """Seconds of training a model, a training record: median and the middle 80 %, of models trained on this device or timed on request."""
@@ -180,6 +182,8 @@ class Cost:
 
     def seconds_a_model(self, audit: PlannedAudit) -> dict[str, Any] | None:
         """Seconds of training one model of an audit; models of one recipe may have unlike numbers of records."""
+        if audit.recipe is None:
+            return None
         found, records = self.seconds(audit.recipe.name), self.jobs_of(audit)[0].records
         return None if found is None or records is None else found | {key: found[key] * records for key in RANGE}
 
@@ -221,12 +225,14 @@ class Cost:
                 return query.canaries
             case "pool":
                 return query.pool or n
+            case "given":
+                return None
         return query.n or (None if n is None or query.pool is None else n - query.pool)
 
     def signal_bytes(self, audits: Iterable[PlannedAudit]) -> float | None:
         """Bytes of the answers that are not there yet; those that audits share count once."""
         total = 0.0
-        asked = {(audit.recipe.name, shard.name, query) for audit in audits for shard, query in (*audit.shards, *audit.population)}
+        asked = {(audit.recipe.name, shard.name, query) for audit in audits for shard, query in audit.all_asked() if shard and audit.recipe}
         for recipe, shard, query in asked:
             if Path(f"results/signals/{recipe}/{query.name}/{shard}.parquet").exists():
                 continue
@@ -238,7 +244,10 @@ class Cost:
 
     def score_bytes(self, audit: PlannedAudit) -> float | None:
         """Bytes of scores and decisions."""
-        design, samples = audit.audit.design, self.samples(audit.recipe.name, audit.shards[0][1])
+        design = audit.audit.design
+        if audit.recipe is None or isinstance(design, (Given, Imported)):
+            return None
+        samples = self.samples(audit.recipe.name, audit.shards[0][1])
         if samples is None:
             return None
         n_targets = 2 * (design.rounds + design.holdout_rounds) if isinstance(design, Pairs) else design.n_targets

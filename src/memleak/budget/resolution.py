@@ -80,6 +80,8 @@ def of_audit(audit: Audit, n_records: int | None, fpr: float | None = None, tpr:
         raise ValueError(f"tpr is {tpr}, expected more than the false-positive rate {level:g}, which guessing reaches, and at most 1")
     if isinstance(audit.design, Pairs):
         return _of_pairs(audit.design, level, tpr, counts=counts_beyond(audit))
+    if not isinstance(audit.design, (Halves, Canaries)):
+        raise ValueError(f"design {audit.design.kind}: how many records its models tell apart is the user's to say, and not planned")
     return _of_pool(audit, audit.design, n_records, level, tpr)
 
 

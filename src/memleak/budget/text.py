@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memleak.report.pool import level, share
+from memleak.report.pool import level, records_for, share
 
 UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
@@ -40,7 +40,7 @@ def _notes(budget: dict[str, Any]) -> list[str]:
     lines = [f"Training on {where}, {n} {_plural('job', n)} at once; starting jobs, asking the models and measuring come on top."]
     if any(audit["is_about"] for audit in budget["audits"].values()):
         lines.append("About: a record has OUT arms of its own in the rounds whose subset holds it, which only the data can tell.")
-    measured = {audit["recipe"]: audit["seconds_a_model"] for audit in budget["audits"].values()}
+    measured = {audit["recipe"]: audit["seconds_a_model"] for audit in budget["audits"].values() if audit["recipe"]}
     own = {audit["recipe"] for audit in budget["audits"].values() if audit["has_own_trainer"]}
     for recipe, found in measured.items():
         if found is None and recipe in own:
@@ -75,6 +75,11 @@ def _notes(budget: dict[str, Any]) -> list[str]:
 def _resolution(name: str, audit: dict[str, Any]) -> str:
     """What an audit will be able to say, and the smallest plan for more."""
     found = audit["resolution"]
+    if found is None:
+        return (
+            f"{name} ({audit['design']}), {audit['headline']} at FPR {level(audit['alpha'])}\n  The audited models are your own: how many records they tell "
+            f"apart stands in your lists. To certify this rate takes {records_for(audit['alpha']):,} non-members."
+        )
     head = f"{name} ({audit['design']}), {audit['headline']} at FPR {level(found['fpr'])}"
     lines = [_said(check) for check in found["checks"]] or ["How many records there are is not known before the data is prepared."]
     if found["fpr"] != audit["alpha"]:

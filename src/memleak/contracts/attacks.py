@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,10 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from memleak import plugins
 from memleak.attacks import AttackError, Evidence
+from memleak.attacks.estimate import turned
 from memleak.attacks.stage import needs_of
 from memleak.contracts import Finding, judged
 from memleak.metrics import roc
-from memleak.params import ParamsError, attack_options, sentences
+from memleak.params import SIGNALS, ParamsError, attack_options, sentences
 from memleak.signals.classifier import all_signals
 
 N_SAMPLES, N_POPULATION, N_CLASSES, N_VIEWS = 1000, 300, 3, 2
@@ -31,16 +32,20 @@ class World:
     is_member: np.ndarray
 
 
-def made(separation: float, n_models: int, seed: int) -> World:
+def made(separation: float, n_models: int, seed: int, measured: Collection[str] = ()) -> World:
     """Logits of three classes: that of the label has a level of each record's own, and unit noise; higher by `separation` where trained on.
 
     Models come in twos that trained on complementary halves. The first is the target; its twin is no reference.
+    Signals of other names (`measured`) are the margin with noise of their own, turned where a signal falls for members.
     """
     draw = np.random.default_rng(seed)
     half = np.argsort(draw.random((n_models // 2, N_SAMPLES)), axis=1) < N_SAMPLES // 2
     is_in = np.stack([half, ~half], axis=1).reshape(n_models, N_SAMPLES)
     signals, label = _answers(separation * is_in[:, :, None], draw)
     population, population_label = _answers(np.zeros((n_models, N_POPULATION, 1)), draw)
+    for name in measured:
+        for said in (signals, population):
+            said[name] = turned(said["margin"] + draw.normal(0, 1.0, said["margin"].shape).astype(np.float32), name)
     evidence = Evidence(
         target={name: values[0] for name, values in signals.items()},
         reference={name: values[2:] for name, values in signals.items()},
@@ -54,13 +59,13 @@ def made(separation: float, n_models: int, seed: int) -> World:
 
 
 def _answers(moved: np.ndarray, draw: np.random.Generator) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Signals [M, n, Q], and labels [n], of records whose label's logit is moved [M, n, 1]."""
+    """Signals [M, n, Q], logits among them [M, n, Q, C], and labels [n], of records whose label's logit is moved [M, n, 1]."""
     n_models, n, _ = moved.shape
     label = np.asarray(draw.integers(0, N_CLASSES, n))
     logits = draw.normal(0, 0.3, (n_models, n, N_VIEWS, N_CLASSES))
     own = draw.normal(1.0, 1.0, (1, n, 1)) + moved + draw.normal(0, 1.0, (n_models, n, N_VIEWS))
     np.put_along_axis(logits, np.broadcast_to(label[None, :, None, None], (*own.shape, 1)), own[..., None], axis=-1)
-    return all_signals(logits, np.broadcast_to(label[None, :, None], own.shape)), label
+    return all_signals(logits, np.broadcast_to(label[None, :, None], own.shape)) | {"logits": logits.astype(np.float32)}, label
 
 
 def taken(evidence: Evidence, rows: np.ndarray) -> Evidence:
@@ -102,11 +107,12 @@ def check(name: str, options: Mapping[str, Any]) -> Iterator[Finding]:
         raise ParamsError("\n".join(f"{name}: {line}" for line in sentences(error))) from None
     needs, function = needs_of(validated), plugins.function_of("attacks", name)
     n_models = max(LEAST_MODELS, 4 * max(needs.inside, needs.outside) + 4, 2 * needs.references + 2)
-    yield from _laws(function, validated, n_models)
+    measured = sorted({*needs.signals, *needs.measured} - {*SIGNALS, "logits"})
+    yield from _laws(function, validated, n_models, measured)
 
 
-def _laws(function: Callable[[Evidence, Any], np.ndarray], options: BaseModel, n_models: int) -> Iterator[Finding]:
-    known, silent = made(2.0, n_models, seed=0), made(0.0, n_models, seed=1)
+def _laws(function: Callable[[Evidence, Any], np.ndarray], options: BaseModel, n_models: int, measured: Collection[str]) -> Iterator[Finding]:
+    known, silent = made(2.0, n_models, 0, measured), made(0.0, n_models, 1, measured)
     evidence, draw = known.evidence, np.random.default_rng(2)
     before, found = _bytes_of(evidence), []
 

@@ -1,20 +1,23 @@
 """Data sets: decoded once, checked, described, and mapped into memory by every later job.
 
 A data set is a function `load(source) -> Samples`. `prepare` turns what it gives into
-`data/prepared/{dataset}-{digest8}/`: `inputs.npy` [N, ...] (images: uint8 [N, H, W, C]; tables: float32
-[N, F]), `labels.npy` [N], `group_id.npy` [N], `atypicality_rank.npy` [N], and `dataset.json` with everything
-that later stages need to know, the SHA-256 of the arrays included.
+`data/prepared/{dataset}-{digest8}/`: `inputs.npy` [N, ...] (images: uint8 or float32 [N, H, W, C]; tables: float32
+[N, F]), `labels.npy` [N], `group_id.npy` [N], `atypicality_rank.npy` [N], `columns.parquet` where more is known of
+the records, and `dataset.json` with everything that later stages need to know, the SHA-256 of the files included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from memleak import artefacts, params, plugins, provenance
+from memleak.data import columns as columns_room
 from memleak.data.neighbours import atypicality_rank, content_groups
 
 _ARRAYS = ("inputs", "labels", "group_id", "atypicality_rank")
@@ -26,13 +29,14 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Samples:
-    """What a data set's function returns: inputs (uint8 [N, H, W, C] or float [N, F]) and labels [N]."""
+    """What a data set's function returns: inputs (uint8 or float32 [N, H, W, C], or float [N, F]) and labels [N]."""
 
     inputs: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
     licence: str = "not stated"
     notes: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [N] each: what is known of a record and is not its input
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Dataset:
 
     path: Path
     facts: dict[str, Any]
-    inputs: np.ndarray  # [N, H, W, C] uint8 or [N, F] float32
+    inputs: np.ndarray  # [N, H, W, C] uint8 or float32, or [N, F] float32
     labels: np.ndarray  # [N] int64
-    group_id: np.ndarray  # [N] int64, equal for records of equal content
+    group_id: np.ndarray  # [N] int64, equal for records of equal content, or of one unit
     atypicality_rank: np.ndarray  # [N] int64, 0 is the least typical
 
     @property
@@ -55,26 +59,50 @@ class Dataset:
         """Of one sample: (H, W, C) or (F,)."""
         return tuple(self.facts["shape"])
 
+    @property
+    def has_units(self) -> bool:
+        """Whether records belong to units, which designs do not cut."""
+        return "unit" in self.facts
+
+    @property
+    def parts(self) -> dict[str, list[int]]:
+        """First row, and one past the last, of each part; none where the data is one set."""
+        return self.facts.get("parts", {})
+
+    @cached_property
+    def columns(self) -> dict[str, np.ndarray]:
+        """What is known of the records beside input and label, by name, [N] each: read when asked for."""
+        return columns_room.read(self.path, self.facts)
+
 
 def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
     """Load, check and describe a data set; write its arrays beside `output` and then `output` itself."""
-    samples = check(plugins.function_of("datasets", dataset.name)(dataset.source), dataset.name)
-    if dataset.declared_size not in (None, len(samples.labels)):
-        raise DataError(f"{dataset.name}: {len(samples.labels)} samples found, {dataset.declared_size} declared")
+    samples, parts = _loaded(dataset)
+    name = dataset.name or ", ".join(parts)
     flat = samples.inputs.reshape(len(samples.inputs), -1)
+    groups = content_groups(flat)
+    known: dict[str, Any] = {}
+    if dataset.unit is not None:
+        units = columns_room.units_of(samples.columns, dataset.unit, name)
+        groups, counts = columns_room.joined_groups(groups, units, name)
+        known["unit"] = {"column": dataset.unit, **counts}
     arrays = {
         "inputs": samples.inputs,
         "labels": samples.labels.astype(np.int64),
-        "group_id": content_groups(flat),
+        "group_id": groups,
         "atypicality_rank": atypicality_rank(flat, samples.labels),
     }
     mean, std = moments(samples.inputs)
     for name, array in arrays.items():
         artefacts.write_array(output.parent / f"{name}.npy", array)
+    if samples.columns:  # not among "sha256", which names the data that models train on
+        known["columns"] = columns_room.write(output.parent, samples.columns)
+    if dataset.parts:
+        known["parts"] = parts
     facts = {
-        "name": dataset.name,
+        "name": name,
         "n": len(samples.labels),
-        "n_classes": int(samples.labels.max()) + 1,
+        "n_classes": max(int(samples.labels.max()) + 1, len(samples.class_names)),  # some classes may have no record here
         "shape": list(samples.inputs.shape[1:]),
         "class_names": list(samples.class_names),
         "n_groups": int(arrays["group_id"].max()) + 1,
@@ -83,9 +111,46 @@ def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
         "licence": samples.licence,
         "notes": samples.notes,
         "sha256": {name: provenance.file_sha256(output.parent / f"{name}.npy") for name in arrays},
+        **known,
     }
     artefacts.write_json(output, facts)
     return facts
+
+
+def _loaded(dataset: params.Dataset) -> tuple[Samples, dict[str, list[int]]]:
+    """The records of all parts, one after the other; and the first row, and the one past the last, of each."""
+    from memleak.data import forms  # it needs what stands here
+
+    found: dict[str, Samples] = {}
+    parts, n = {}, 0
+    for part, declared in dataset.sources.items():
+        name = f"{part} ({declared.name})" if part else declared.name
+        found[name] = forms.load(plugins.function_of("datasets", declared.name), declared.source, name)
+        size = len(found[name].labels)
+        if declared.declared_size not in (None, size):
+            raise DataError(f"{name}: {size} samples found, {declared.declared_size} declared")
+        parts[part], n = [n, n + size], n + size
+    return check(joined(found), ", ".join(found)), parts
+
+
+def joined(found: Mapping[str, Samples]) -> Samples:
+    """Samples of several sources, one after the other, as one; of their columns those that all have."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    shapes = {name: (samples.inputs.shape[1:], samples.inputs.dtype) for name, samples in found.items()}
+    if len(set(shapes.values())) > 1:
+        said = "; ".join(f"{name}: {dtype} of shape {shape}" for name, (shape, dtype) in shapes.items())
+        raise DataError(f"the parts of a data set have records of several forms ({said}); give all of them one shape and one type")
+    every = list(found.values())
+    names = max((samples.class_names for samples in every), key=len)
+    return Samples(
+        np.concatenate([samples.inputs for samples in every]),
+        np.concatenate([samples.labels for samples in every]),
+        names,
+        "; ".join(dict.fromkeys(samples.licence for samples in every)),
+        {key: value for samples in every for key, value in samples.notes.items()},
+        columns_room.concatenated([samples.columns for samples in every]),
+    )
 
 
 def moments(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +176,10 @@ def check(samples: Samples, name: str) -> Samples:
     if labels.min() < 0 or len(np.unique(labels)) < 2:
         raise DataError(f"{name}: labels go from {labels.min()} to {labels.max()}, expected 0 to C-1 with at least two classes")
     if inputs.ndim == 4 and inputs.dtype != np.uint8:
-        raise DataError(f"{name}: images are {inputs.dtype}, expected uint8 [N, H, W, C]")
+        if inputs.dtype != np.float32:
+            raise DataError(f"{name}: images are {inputs.dtype}, expected uint8 [N, H, W, C], or float32 where transforms made fractions of them")
+        if n_bad := int((~np.isfinite(inputs)).any(axis=(1, 2, 3)).sum()):
+            raise DataError(f"{name}: {n_bad} images have NaN or infinite values; mend the transforms, or drop them")
     if inputs.ndim not in (2, 4):
         raise DataError(f"{name}: inputs have shape {inputs.shape}, expected images [N, H, W, C] or features [N, F]")
     if inputs.ndim == 4 and inputs.shape[3] not in (1, 3):
@@ -120,7 +188,7 @@ def check(samples: Samples, name: str) -> Samples:
         inputs = inputs.astype(np.float32)
         if not np.isfinite(inputs).all():
             raise DataError(f"{name}: {int((~np.isfinite(inputs)).any(axis=1).sum())} records have missing or infinite features; fill or drop them")
-    return Samples(inputs, labels, samples.class_names, samples.licence, samples.notes)
+    return Samples(inputs, labels, samples.class_names, samples.licence, samples.notes, columns_room.checked(samples.columns, len(labels), name))
 
 
 def read(path: Path) -> Dataset:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from memleak.data import DataError, Samples
+from memleak.data.columns import concatenated
 from memleak.params import training_files
 
 RAW = Path("data/raw")  # where torchvision keeps what it downloads
@@ -46,22 +47,26 @@ def _cifar(name: str, source: str | None, n_classes: int) -> Samples:
         raise DataError(
             f"{name}: labels go up to {samples.labels.max()}, {n_classes} classes are expected (0 to {n_classes - 1}); is this another data set?"
         )
-    return Samples(samples.inputs, samples.labels, samples.class_names, _LICENCE, samples.notes)
+    return Samples(samples.inputs, samples.labels, samples.class_names, _LICENCE, samples.notes, samples.columns)
 
 
 def read_parquet(source: Path, shape: tuple[int, int, int] | None = None) -> Samples:
-    """Images and labels from Parquet with the columns `image` (a struct with `bytes`) and `label` or `fine_label`."""
+    """Images and labels from Parquet with the columns `image` (a struct with `bytes`) and `label` or `fine_label`.
+
+    Other columns of one value a row (a patient, a camera, a coarse label) are kept beside them where every file has them.
+    """
     files = training_files(source)
     if not files:
         raise DataError(f"{source}: no Parquet file is there; expected for example train.parquet with the columns image and label")
-    images, labels = [], []
+    images, labels, others = [], [], []
     for file in files:
         try:
             names = pq.read_schema(file).names
             label = next((column for column in ("label", "fine_label") if column in names), None)
             if "image" not in names or label is None:
                 raise DataError(f"{file}: has the columns {', '.join(names)}; expected image and label")
-            table = pq.read_table(file, columns=["image", label])
+            scalars = [column.name for column in pq.read_schema(file) if column.name not in ("image", label, "label") and _is_scalar(column.type)]
+            table = pq.read_table(file, columns=["image", label, *scalars])
         except (pa.ArrowInvalid, OSError) as error:
             raise DataError(f"{file}: truncated or not Parquet ({str(error).splitlines()[0]}); fetch it again") from None
         if not pa.types.is_integer(table.schema.field(label).type):
@@ -69,13 +74,28 @@ def read_parquet(source: Path, shape: tuple[int, int, int] | None = None) -> Sam
         if table[label].null_count:
             raise DataError(f"{file}: column {label} has {table[label].null_count} missing values; drop those rows")
         labels.append(table[label].to_numpy())
+        others.append({name: _values(table[name]) for name in scalars})
         rows = tqdm(table["image"].to_pylist(), desc=f"decode {file.name}", unit="image", disable=not sys.stderr.isatty())
         images += [_decode(row, f"{file}, row {i}", shape) for i, row in enumerate(rows)]
     try:
         inputs = np.stack(images)
     except ValueError:
         raise DataError(f"{source}: images have {len({image.shape for image in images})} different shapes; resize them to one") from None
-    return Samples(inputs, np.concatenate(labels))
+    return Samples(inputs, np.concatenate(labels), columns=concatenated(others))
+
+
+def _is_scalar(kind: pa.DataType) -> bool:
+    """Whether a column has one truth value, number, time or text a row."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_number = pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return is_number or pa.types.is_temporal(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _values(column: pa.ChunkedArray) -> np.ndarray:
+    """A column as an array, [N]: times and categories as text."""
+    if pa.types.is_temporal(column.type) or pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    return column.to_pandas().to_numpy(dtype=object if pa.types.is_string(column.type) else None)
 
 
 def _decode(row: object, where: str, shape: tuple[int, int, int] | None) -> np.ndarray:

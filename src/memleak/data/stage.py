@@ -1,7 +1,8 @@
-"""The stages `fetch` (prepare a data set) and `plan` (draw who trains on what, now that the data is there)."""
+"""The stages `fetch` (prepare a data set), `plan` (draw who trains on what, now that the data is there) and `features` (for the blind control)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pandas as pd
 import pydantic
 
 from memleak import artefacts, data, params
-from memleak.designs import resolve_target, roster_of, shard_of
+from memleak.data import blind, columns
+from memleak.designs import Audited, Roster, Shard, Task, audited, is_among, resolve_target, roster_of, rows_of, shard_of
+
+GIVEN_ROUND = -1  # of a given model: of no unit of the references'
 
 
 def fetch(dataset: params.Dataset, output: Path) -> dict[str, Any]:
@@ -28,21 +32,47 @@ def plan(data_path: Path, audit: dict[str, Any], output: Path, samples_output: P
     params.check_sizes(f"audits.{audit['audit']}.design", design, len(dataset.labels))
     rosters = [(asked["samples"], roster_of(asked, dataset)) for asked in audit["asked"]]
     n_samples = max([len(dataset.labels), *(int(roster.sample_id.max()) + 1 for _, roster in rosters if len(roster))])
-    rows: list[dict[str, Any]] = []
-    n_targets = getattr(design, "n_targets", 0)  # of a pool: its first models
-    for known in audit["shards"]:
-        shard = shard_of(known)
-        for task in shard.tasks(dataset):
-            members = np.zeros(n_samples, dtype=bool)
-            members[task.sample_ids] = True
-            rows.append({
-                "model_id": task.model_id, "shard": shard.name, "recipe": audit["recipe"], "seed": audit["seed"],
-                "round": task.round, "role": task.role, "arm": task.arm, "target": task.target.name if task.target else None,
-                "is_target": task.role == "holdout" or (task.role == "pool" and len(rows) < n_targets),
-                "membership": np.packbits(members).tobytes(),
-            })  # fmt: skip
-    targets = {name: resolve_target(name, dataset, audit["seed"], design.pool) for name in design.targets.names()} if design.kind == "pairs" else {}
-    resolved = {
+    known = columns.of_audit(dataset, audit.get("slices", ()), f"audits.{audit['audit']}.slices")
+    samples = pd.concat([_samples(roster, dataset, known, is_population=name == "population") for name, roster in rosters])
+    described = {key: dataset.facts[key] for key in ("name", "n", "n_classes", "shape", "class_names", "licence", "n_groups")}
+    described |= {key: dataset.facts[key] for key in ("unit",) if key in dataset.facts}
+    facts = audit | {"targets": _targets(design, audit["seed"], dataset), "data": described, "n_samples": n_samples}
+    if isinstance(design, params.Given):
+        given = next(audited(asked, dataset) for asked in audit["asked"] if asked["samples"] == "given")
+        rows = _given_models(audit, design, dataset)
+        facts["parts"] = _parts(design, given, dataset)
+        samples["is_audited"] = np.isin(samples["sample_id"], np.concatenate([given.members, given.non_members]))
+    else:
+        rows = _models(audit, getattr(design, "n_targets", 0), dataset, n_samples)
+    table = pd.DataFrame(rows, columns=list(artefacts.PLAN_COLUMNS)).astype({"target": "string", "round": "int64"})
+    artefacts.write_table(output, table, facts)
+    artefacts.write_table(samples_output, samples.drop_duplicates(["sample_id", "is_population"]).sort_values(["is_population", "sample_id"]))
+    return len(table)
+
+
+def features(data_path: Path, samples_path: Path, output: Path) -> int:
+    """Write what a classifier that never asks a model sees of the audited records, one row each. Returns the rows."""
+    dataset, samples = data.read(data_path), artefacts.read_table(samples_path, ["sample_id", "source_id", "label", "is_audited"])
+    samples = samples[samples["is_audited"]].reset_index(drop=True)
+    seen = blind.features(dataset.inputs[samples["source_id"].to_numpy()], samples["label"].to_numpy())
+    table = pd.DataFrame(seen, columns=[f"f{column}" for column in range(seen.shape[1])])
+    artefacts.write_table(output, pd.concat([samples[["sample_id"]], table], axis=1))
+    return len(table)
+
+
+def _samples(roster: Roster, dataset: data.Dataset, known: dict[str, np.ndarray], *, is_population: bool) -> pd.DataFrame:
+    """Samples that are asked about, one row each, with what is known of them."""
+    return pd.DataFrame({
+        "sample_id": roster.sample_id, "source_id": roster.source_id, "label": roster.label, "group_id": dataset.group_id[roster.source_id],
+        "is_population": is_population, "is_audited": not is_population, **{name: values[roster.source_id] for name, values in known.items()},
+    })  # fmt: skip
+
+
+def _targets(design: params.Design, seed: int, dataset: data.Dataset) -> dict[str, dict[str, Any]]:
+    """The records that a `pairs` design audits, resolved."""
+    names = design.targets.names() if isinstance(design, params.Pairs) else []
+    targets = {name: resolve_target(name, dataset, seed, getattr(design, "pool", None)) for name in names}
+    return {
         name: {
             "sample_id": target.sample_id, "source_id": target.source_id, "kind": target.kind, "label": target.label,
             "true_label": int(dataset.labels[target.source_id]), "is_canary": target.is_canary,
@@ -50,16 +80,51 @@ def plan(data_path: Path, audit: dict[str, Any], output: Path, samples_output: P
         }
         for name, target in targets.items()
     }  # fmt: skip
-    described = {key: dataset.facts[key] for key in ("name", "n", "n_classes", "shape", "class_names", "licence", "n_groups")}
-    facts = audit | {"targets": resolved, "data": described, "n_samples": n_samples}
-    table = pd.DataFrame(rows, columns=list(artefacts.PLAN_COLUMNS)).astype({"target": "string", "round": "int64"})
-    artefacts.write_table(output, table, facts)
-    asked = pd.concat([
-        pd.DataFrame({
-            "sample_id": roster.sample_id, "source_id": roster.source_id, "label": roster.label, "group_id": dataset.group_id[roster.source_id],
-            "is_population": name == "population",
-        })
-        for name, roster in rosters
-    ])  # fmt: skip
-    artefacts.write_table(samples_output, asked.drop_duplicates(["sample_id", "is_population"]).sort_values(["is_population", "sample_id"]))
-    return len(table)
+
+
+def _models(audit: dict[str, Any], n_targets: int, dataset: data.Dataset, n_samples: int) -> list[dict[str, Any]]:
+    """The models that are trained, one row each; the first `n_targets` of a pool are audited."""
+    rows: list[dict[str, Any]] = []
+    for shard, task in _tasks(audit, dataset):
+        members = np.zeros(n_samples, dtype=bool)
+        members[task.sample_ids] = True
+        is_target = task.role == "holdout" or (task.role == "pool" and len(rows) < n_targets)
+        rows.append(_row(task.model_id, shard.name, audit["recipe"], audit["seed"], members, task, is_target=is_target))
+    return rows
+
+
+def _given_models(audit: dict[str, Any], design: params.Given, dataset: data.Dataset) -> list[dict[str, Any]]:
+    """The given model and its references, one row each. Whoever trained on a record knows those that equal it, in whatever part."""
+
+    def knows(rows: np.ndarray) -> np.ndarray:
+        return is_among(dataset.group_id, dataset.group_id[rows])
+
+    found = [_row(audit["recipe"], "given", audit["recipe"], audit["seed"], knows(rows_of(dataset, [design.members])), None, is_target=True)]
+    for shard, task in _tasks(audit, dataset):
+        found.append(_row(task.model_id, shard.name, audit["references"], audit["seed"], knows(task.sample_ids), task, is_target=False))
+    return found
+
+
+def _tasks(audit: dict[str, Any], dataset: data.Dataset) -> Iterator[tuple[Shard, Task]]:
+    for known in audit["shards"]:
+        shard = shard_of(known)
+        for task in shard.tasks(dataset):
+            yield shard, task
+
+
+def _row(model_id: str, shard: str, recipe: str, seed: int, members: np.ndarray, task: Task | None, *, is_target: bool) -> dict[str, Any]:
+    """One model of the plan; `members` [samples] bool. Without a task it is a given one."""
+    return {
+        "model_id": model_id, "shard": shard, "recipe": recipe, "seed": seed, "round": task.round if task else GIVEN_ROUND,
+        "role": task.role if task else "pool", "arm": task.arm if task else "given", "target": task.target.name if task and task.target else None,
+        "is_target": is_target, "membership": np.packbits(members).tobytes(),
+    }  # fmt: skip
+
+
+def _parts(design: params.Given, given: Audited, dataset: data.Dataset) -> list[dict[str, Any]]:
+    """What an audit of a given model is made of: each part's records, and how many of them are audited."""
+    n_audited = {design.members: len(given.members), design.non_members: len(given.non_members)}
+    return [
+        {"name": name, "is_member": name == design.members, "length": len(rows_of(dataset, [name])), "n_audited": n_audited.get(name, 0)}
+        for name in design.parts
+    ]

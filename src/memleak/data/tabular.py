@@ -48,6 +48,7 @@ def load_adult(source: str | None) -> Samples:
         labels=_income(table, file),
         class_names=("<=50K", ">50K"),
         licence="CC BY 4.0, UCI Adult (Becker and Kohavi, 1996)",
+        columns={name: _as_said(table[name]) for name in (*CATEGORICAL, *NUMERIC)},
     )
 
 
@@ -152,12 +153,22 @@ def _standardised(column: pd.Series, file: Path) -> np.ndarray:
 
 def _one_hot(column: pd.Series) -> list[np.ndarray]:
     """A column of 0 and 1 for each category, float32 [N] each."""
-    said = column.astype("string").str.strip().replace({"?": pd.NA, "": pd.NA})
+    said = _said(column)
     categories = sorted(said.dropna().unique())
     columns = [(said == category).fillna(False).to_numpy(np.float32) for category in categories]
     if said.isna().any():
         columns.append(said.isna().to_numpy(np.float32))
     return columns
+
+
+def _said(column: pd.Series) -> pd.Series:
+    """A category as text, missing where it is blank or `?`."""
+    return column.astype("string").str.strip().replace({"?": pd.NA, "": pd.NA})
+
+
+def _as_said(column: pd.Series) -> np.ndarray:
+    """An attribute before it is encoded, to slice by, [N]: a number, or text (None: missing)."""
+    return column.to_numpy() if column.name in NUMERIC else _said(column).to_numpy(dtype=object, na_value=None)
 
 
 # Binary tables

@@ -57,7 +57,7 @@ class Rounds:
         target = resolve_target(self.target, records, self.seed, self.pool) if self.target else None
         found = []
         for round_ in range(self.first, self.last):
-            order = randomness.generator(self.seed, "subset", self.role, round_).permutation(pool_of(len(records.labels), self.pool, self.seed))
+            order = randomness.generator(self.seed, "subset", self.role, round_).permutation(pool_of(records, self.pool, self.seed))
             if target is None:
                 found.append(self._task("base", round_, order, None))
                 continue

@@ -1,8 +1,9 @@
-"""Designs in which every model trains on its own draw of a pool, and each may be the target in turn.
+"""Designs in which every model trains on its own draw of a pool, and each may be the target in turn, or a reference.
 
 `halves`: models 2k and 2k+1 train on complementary halves of the pool, so that every even number of models holds
 each sample equally often. `canaries`: all models share a base, and independent coins decide which canaries each
-trains on, as one-run audits need (Steinke et al. 2023). Models that were not drawn independently share a `unit`: a
+trains on, as one-run audits need (Steinke et al. 2023). `shadow`: each model trains on a random half of a shadow pool
+(Shokri et al. 2017), or all on one set of the user's. Models that were not drawn independently share a `unit`: a
 model's references are those of other units.
 """
 
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memleak import randomness
-from memleak.designs.tasks import N_TEST, Records, Roster, Task, is_among, outside_of, pool_of
+from memleak import provenance, randomness
+from memleak.designs.tasks import N_TEST, Records, Roster, Task, is_among, outside_of, pool_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,17 @@ class Complements(_Run):
     """A run of models of the design `halves`."""
 
     pool: int | None = None
+    parts: tuple[str, ...] = ()  # of the data set, whose records are the pool
     kind: str = "halves"
 
     def model_id(self, model: int) -> str:
-        return f"halves{f'-p{self.pool}' if self.pool else ''}-s{self.seed}-m{model:04d}"
+        return f"halves{f'-p{self.pool}' if self.pool else ''}{_digest_of(self.parts)}-s{self.seed}-m{model:04d}"
 
     def tasks(self, records: Records) -> list[Task]:
         """The trainings: halves of the pool's groups, since equal records go together."""
-        inside = pool_of(len(records.labels), self.pool, self.seed)
-        outside = randomness.generator(self.seed, "test").permutation(outside_of(len(records.labels), inside))
+        inside = rows_of(records, self.parts) if self.parts else pool_of(records, self.pool, self.seed)
+        beyond = np.empty(0, dtype=np.int64) if self.parts else outside_of(len(records.labels), inside)  # another part may be another kind of data
+        outside = randomness.generator(self.seed, "test").permutation(beyond)
         groups = np.unique(records.group_id[inside])
         found = []
         for model in range(self.first, self.last):
@@ -60,6 +63,41 @@ class Complements(_Run):
             key = randomness.derive(self.seed, "half", model)
             found.append(Task(self.model_id(model), unit, "pool", "half", key, inside[is_member], None, None, rest[:N_TEST]))
         return found
+
+
+@dataclass(frozen=True)
+class Splits(_Run):
+    """A run of shadow models: each on a random half of the groups of a pool, or all on the part `train` and not on `out`."""
+
+    parts: tuple[str, ...] = ()
+    train: str | None = None
+    out: str | None = None
+    kind: str = "shadow"
+
+    def model_id(self, model: int) -> str:
+        return f"shadow{_digest_of(self.parts or (str(self.train), 'not', str(self.out)))}-s{self.seed}-m{model:04d}"
+
+    def tasks(self, records: Records) -> list[Task]:
+        """The trainings; halves are drawn anew for each model."""
+        found = []
+        for model in range(self.first, self.last):
+            members, rest = self._split(model, records)
+            if not len(members) or not len(rest):
+                raise ValueError(f"{self.name}: {len(members)} records to train on and {len(rest)} held out; a shadow model takes some of each")
+            key = randomness.derive(self.seed, "shadow", model)
+            test = randomness.generator(self.seed, "shadow test", model).permutation(rest)[:N_TEST]
+            found.append(Task(self.model_id(model), model, "pool", "shadow", key, members, None, None, test))
+        return found
+
+    def _split(self, model: int, records: Records) -> tuple[np.ndarray, np.ndarray]:
+        """Records that a model trains on, and those that it does not, none of which equals one of the former."""
+        if self.train is not None and self.out is not None:
+            members, rest = rows_of(records, [self.train]), rows_of(records, [self.out])
+            return members, rest[~is_among(records.group_id[rest], records.group_id[members])]
+        inside = rows_of(records, self.parts)
+        order = randomness.generator(self.seed, "shadow", model).permutation(np.unique(records.group_id[inside]))
+        is_member = is_among(records.group_id[inside], order[: len(order) // 2])
+        return inside[is_member], inside[~is_member]
 
 
 @dataclass(frozen=True)
@@ -95,9 +133,14 @@ class Coins(_Run):
         return found
 
 
+def _digest_of(parts: tuple[str, ...]) -> str:
+    """What stands for some parts of the data set in a name."""
+    return f"-p{provenance.digest(list(parts), 4)}" if parts else ""
+
+
 def _canaries_and_rest(records: Records, n: int, pool: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Source rows of the canaries, no two of them equal, sorted; and in random order the pool's records that equal none of them."""
-    order = randomness.generator(seed, "canaries").permutation(pool_of(len(records.labels), pool, seed))
+    order = randomness.generator(seed, "canaries").permutation(pool_of(records, pool, seed))
     _, first = np.unique(records.group_id[order], return_index=True)
     distinct = order[np.sort(first)]
     if n > len(distinct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -25,6 +25,10 @@ class Records(Protocol):
     def atypicality_rank(self) -> np.ndarray: ...  # [N] int64, 0 is the least typical record
     @property
     def n_classes(self) -> int: ...
+    @property
+    def has_units(self) -> bool: ...  # whether groups are more than records of equal content: patients, users
+    @property
+    def parts(self) -> Mapping[str, Sequence[int]]: ...  # first row, and one past the last, of each part; none where the data is one set
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Roster:
 def resolve_target(name: str, records: Records, seed: int, pool: int | None = None) -> Target:
     """The record that a target id such as `atypical01` stands for."""
     kind, position = name.rstrip("0123456789"), int(name[len(name.rstrip("0123456789")) :])
-    inside = pool_of(len(records.labels), pool, seed)
+    inside = pool_of(records, pool, seed)
     if position >= (there := len(records.labels) if kind == "index" else len(inside)):
         raise ValueError(f"target {name} is out of range: there are {there} records (0 to {there - 1}); ask for another")
     if kind == "index":
@@ -87,11 +91,22 @@ def resolve_target(name: str, records: Records, seed: int, pool: int | None = No
     return Target(name, len(records.labels) + position, source, (label + wrong) % records.n_classes)
 
 
-def pool_of(n_samples: int, pool: int | None, seed: int) -> np.ndarray:
-    """The records that subsets are drawn from, sorted, [pool]."""
+def pool_of(records: Records, pool: int | None, seed: int) -> np.ndarray:
+    """The records that subsets are drawn from, sorted, [pool]; where the data set names units whole ones, [at most pool]."""
+    n_samples = len(records.labels)
     if pool is None:
         return np.arange(n_samples)
-    return np.sort(randomness.generator(seed, "pool").permutation(n_samples)[:pool])
+    draw = randomness.generator(seed, "pool")
+    if not records.has_units:
+        return np.sort(draw.permutation(n_samples)[:pool])
+    sizes = np.bincount(records.group_id)
+    drawn = draw.permutation(np.flatnonzero(sizes))
+    return np.flatnonzero(is_among(records.group_id, drawn[np.cumsum(sizes[drawn]) <= pool]))
+
+
+def rows_of(records: Records, parts: Sequence[str]) -> np.ndarray:
+    """The rows of some parts of a data set, sorted."""
+    return np.sort(np.concatenate([np.arange(*records.parts[name]) for name in parts]))
 
 
 def outside_of(n_samples: int, inside: np.ndarray) -> np.ndarray:
@@ -110,7 +125,7 @@ def is_among(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def population_of(records: Records, pool: int | None, n: int | None, seed: int) -> np.ndarray:
     """Records outside the pool that are equal to none in it, sorted, [n]; all of them where n is None."""
-    inside = pool_of(len(records.labels), pool, seed)
+    inside = pool_of(records, pool, seed)
     outside = outside_of(len(records.labels), inside)
     outside = outside[~is_among(records.group_id[outside], records.group_id[inside])]
     if n is None:
@@ -127,7 +142,7 @@ class Task:
     model_id: str
     round: int
     role: str  # "fit", or "holdout": used to measure only
-    arm: str  # "in": trained with the target; "out": without; "half", "coins": of a pool
+    arm: str  # "in": trained with the target; "out": without; "half", "coins", "shadow": of a pool
     key: int  # of the random streams of this round, the same in both arms
     members: np.ndarray  # [n] sample ids of the OUT arm, int64
     target: Target | None  # None for a base model

@@ -48,10 +48,12 @@ def measure_audit(
 
 
 def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_mixed: bool) -> dict[str, Any]:
-    """Fit and generalisation over all models of the audit."""
+    """Fit and generalisation over the audited models; beside a given one, those of its references."""
+    given = [model for model in models if model["engine"] == "given"]
+    trained = [model for model in models if model["engine"] not in ("given", "imported")]
     mixed = {
-        "devices": sorted({model["device"] for model in models}),
-        "torch versions": sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in models}),
+        "devices": sorted({model["device"] for model in trained}),
+        "torch versions": sorted({".".join(model["torch"].split("+")[0].split(".")[:2]) for model in trained}),
     }
     mixed = {what: found for what, found in mixed.items() if len(found) > 1}
     for what, found in mixed.items():
@@ -59,16 +61,18 @@ def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_m
             raise AuditError(
                 f"the models were trained with several {what} ({', '.join(found)}); their signals may differ for that alone; retrain, or set allow_mixed: true"
             )
-    counted = Counter((model["device"], model["torch"], model["engine"]) for model in models)
-    n_classes = plan["data"]["n_classes"]
-    accuracy = {
-        part: {
-            "value": float(np.mean([model[f"{part}_accuracy"] for model in models])),
-            "low": float(np.quantile([model[f"{part}_accuracy"] for model in models], 0.025)),
-            "high": float(np.quantile([model[f"{part}_accuracy"] for model in models], 0.975)),
-        }
-        for part in ("train", "test")
-    }
+    summary = _summary(given or models, plan["data"]["n_classes"]) | {"mixed": list(mixed)}  # what the models differ in, though they should not
+    if given:
+        summary["given"] = {key: given[0].get(key) for key in ("form", "name", "weights", "output", "sha256", "device")}
+        summary["references"] = _summary(trained, plan["data"]["n_classes"]) if trained else None
+    return summary
+
+
+def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[str, Any]:
+    """How well some models do; None for what nobody knows of imported ones, or of a given one that tells labels alone."""
+    counted = Counter((model.get("device", "unknown"), model.get("torch", "unknown"), model["engine"]) for model in models)
+    accuracy = {part: _spread([model.get(f"{part}_accuracy") for model in models]) for part in ("train", "test")}
+    train, test = accuracy["train"], accuracy["test"]
     return {
         "n": len(models),
         "n_train": int(models[0]["n_train"]),
@@ -77,16 +81,27 @@ def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_m
             {"n": n, "device": device, "torch": torch, "engine": engine}
             for (device, torch, engine), n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
         ],
-        "mixed": list(mixed),  # what the models differ in, though they should not
-        "chance": 1 / n_classes,
+        "chance": 1 / n_classes if n_classes else None,
         "train_accuracy": accuracy["train"],  # low and high: the middle 95 % of the models
         "test_accuracy": accuracy["test"],
-        "generalisation_gap": accuracy["train"]["value"] - accuracy["test"]["value"],
-        "train_loss": float(np.mean([model["train_loss"] for model in models])),
-        "test_loss": float(np.mean([model["test_loss"] for model in models])),
+        "generalisation_gap": train["value"] - test["value"] if train and test else None,
+        "train_loss": _mean([model.get("train_loss") for model in models]),
+        "test_loss": _mean([model.get("test_loss") for model in models]),
         "loss_curve": _mean_curve(models, "loss_curve"),
         "accuracy_curve": _mean_curve(models, "accuracy_curve"),
     }
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {"value": float(np.mean(known)), "low": float(np.quantile(known, 0.025)), "high": float(np.quantile(known, 0.975))}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _mean_curve(models: Sequence[dict[str, Any]], name: str) -> list[float] | None:

@@ -62,13 +62,13 @@ def rates_of_decisions(
 def rates_at_thresholds(
     scores: np.ndarray, cuts: np.ndarray, is_member: np.ndarray, fpr: float, unit: np.ndarray | None = None, group: np.ndarray | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Rates of scores [T, N] strictly beyond thresholds [T] that mock targets set for `fpr`, in-sample figures beside them.
+    """Rates of scores [T, N] strictly beyond thresholds [T], or [T, N], that other models or samples set for `fpr`; in-sample figures beside them.
 
     The interval of the TPR is for the threshold whose true FPR is `fpr`: what is unsure about the FPR of the thresholds,
     which targets may share, moves the TPR by as much as the ROC is steep there.
     """
     there = ~np.isnan(scores)
-    found = rates_of_decisions(scores > cuts[:, None], is_member, unit, group, has_score=there)
+    found = rates_of_decisions(scores > cuts.reshape(len(cuts), -1), is_member, unit, group, has_score=there)
     flat, truth = scores[there], np.asarray(is_member)[there]
     chosen = roc.tpr_at_fpr(flat, truth, fpr)
     few, many = (roc.tpr_at_fpr(flat, truth, level).value for level in (fpr / 2, min(2 * fpr, 1.0)))
@@ -100,12 +100,14 @@ def _ppv_interval(values: np.ndarray, intervals: list[tuple[float, float]], prio
 
 
 def null(
-    scores_by_target: np.ndarray, membership_of_independent_unit: np.ndarray, unit: np.ndarray | None = None, group: np.ndarray | None = None
-) -> dict[str, Any]:
+    scores_by_target: np.ndarray, membership_of_independent_unit: np.ndarray, unit: np.ndarray | None = None, group: np.ndarray | None = None,
+    strata: np.ndarray | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Do scores [T, N] of a target know the membership [T, N] of a model that has nothing to do with it? AUC must be 0.5.
 
     That membership was drawn at random group by group, which alone is assumed: the sum of ranks over its members has a
     known mean and variance whatever the scores, ties included (Mann-Whitney; sampling groups without replacement).
+    Where that holds only within strata [T, N] of the samples, sums and variances are added up over these.
     Two-sided p of each target, then the least after Holm over targets, whatever their dependence; alarm at .001.
     """
     scores = np.atleast_2d(np.asarray(scores_by_target, dtype=np.float64))
@@ -113,7 +115,8 @@ def null(
     if scores.shape != truth.shape:
         raise ValueError(f"scores of shape {scores.shape} and membership of shape {truth.shape}; [targets, samples] is expected of both")
     groups = np.arange(scores.shape[1]) if group is None else np.unique(group, return_inverse=True)[1]
-    found = [_null_of(s, row, groups) for s, row in zip(scores, truth, strict=True)]
+    strata = np.zeros(scores.shape, dtype=bool) if strata is None else np.atleast_2d(strata)
+    found = [_null_of(s, row, groups, stratum) for s, row, stratum in zip(scores, truth, strata, strict=True)]
     corrected = holm([one["p"] for one in found])
     units = np.arange(len(scores)) if unit is None else np.asarray(unit)
     targets = [one | {"p_holm": float(p), "unit": int(name)} for one, p, name in zip(found, corrected, units, strict=True)]
@@ -121,22 +124,29 @@ def null(
     return {"p": p, "alarm": p < ALARM, "auc": float(np.mean([one["auc"] for one in found])), "targets": targets}
 
 
-def _null_of(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+def _null_of(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, strata: np.ndarray) -> dict[str, float]:
     there = ~np.isnan(scores)
-    s, member, code = scores[there], truth[there], np.unique(groups[there], return_inverse=True)[1]
-    n, n_members = len(s), int(member.sum())
+    n_members, n = int(truth[there].sum()), int(there.sum())
     if n_members in (0, n):
         raise ValueError(f"{n_members} of {n} scored samples are members of the independent model; one or more of each are expected")
+    total, variance, n_pairs = (
+        sum(values) for values in zip(*(_rank_sum(scores, truth, groups, there & (strata == s)) for s in np.unique(strata[there])), strict=True)
+    )
+    z = total / np.sqrt(variance) if variance > 0 else 0.0
+    return {"auc": 0.5 + float(total) / n_pairs if n_pairs else 0.5, "z": float(z), "p": float(2 * special.ndtr(-abs(z)))}
+
+
+def _rank_sum(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray, there: np.ndarray) -> tuple[float, float, int]:
+    """Sum of the members' centred ranks, its variance where groups are drawn without replacement, and the pairs of members and others."""
+    s, member, code = scores[there], truth[there], np.unique(groups[there], return_inverse=True)[1]
+    n, n_members = len(s), int(member.sum())
     rank = stats.rankdata(s) - (n + 1) / 2
     of_group, is_in = np.bincount(code, rank), np.bincount(code, member) > 0
     if (np.bincount(code, member) % np.bincount(code) != 0).any():
         raise ValueError("samples of one group differ in membership; they are expected to be drawn together")
     k, m = len(of_group), int(is_in.sum())
-    variance = m * (k - m) / (k * (k - 1)) * float(np.sum(of_group**2))
-    total = float(rank[member].sum())
-    z = total / np.sqrt(variance) if variance > 0 else 0.0
-    auc = 0.5 + total / (n_members * (n - n_members))
-    return {"auc": auc, "z": float(z), "p": float(2 * special.ndtr(-abs(z)))}
+    variance = m * (k - m) / (k * (k - 1)) * float(np.sum(of_group**2)) if k > 1 else 0.0
+    return float(rank[member].sum()), variance, n_members * (n - n_members)
 
 
 def agreement(scores_a: np.ndarray, scores_b: np.ndarray, unit: np.ndarray | None = None, confidence: float = 0.95) -> dict[str, Any]:

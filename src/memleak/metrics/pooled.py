@@ -306,10 +306,17 @@ def per_class(
     found = []
     for label in np.unique(labels):
         here = np.asarray(labels) == label
-        one: dict[str, Any] = {"class": int(label), "n_samples": int(here.sum()), "auc": None, "tpr": None}
-        scored = truth[:, here][~np.isnan(s[:, here])]
-        if scored.any() and not scored.all():
-            of_class = pool(s[:, here], truth[:, here], unit, None if group is None else np.asarray(group)[here])
-            one |= {"auc": auc(of_class, confidence), "tpr": rates(of_class, [fpr], confidence)[0]}
-        found.append(one)
+        found.append({"class": int(label), "n_samples": int(here.sum()), **within(s, truth, here, unit, group, fpr, confidence)})
     return found
+
+
+def within(
+    s: np.ndarray, truth: np.ndarray, here: np.ndarray, unit: np.ndarray | None = None, group: np.ndarray | None = None,
+    fpr: float = 0.01, confidence: float = 0.95,
+) -> dict[str, Any]:  # fmt: skip
+    """AUC and TPR of scores [T, N] among the samples that are `here` [N], with intervals; None where members or non-members are lacking."""
+    scored = truth[:, here][~np.isnan(s[:, here])]
+    if scored.all() or not scored.any():
+        return {"auc": None, "tpr": None}
+    part = pool(s[:, here], truth[:, here], unit, None if group is None else np.asarray(group)[here])
+    return {"auc": auc(part, confidence), "tpr": rates(part, [fpr], confidence)[0]}

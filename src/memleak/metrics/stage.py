@@ -134,19 +134,28 @@ def decide(plan_path: Path, signal_paths: Sequence[Path], threshold_paths: Seque
 def measure(
     plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], threshold_paths: Sequence[Path], score_paths: Sequence[Path],
     decisions_path: Path, headline: dict[str, Any], metrics_output: Path, exposure_output: Path, roc_output: Path, plots_output: Path,
+    exposed_output: Path, features_path: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the audit's metrics (JSON), exposure by record, ROC points with their band, and the ROC as CSV for DVC."""
+    """Write the audit's metrics (JSON), exposure by record, ROC points with their band, and as CSV the ROC for DVC and who is exposed."""
     plan, thresholds = artefacts.read_facts(plan_path), {path.stem: artefacts.read_json(path) for path in threshold_paths}
     models = [model for path in signal_paths for model in artefacts.read_facts(path)["models"]]
     if plan["design"]["kind"] == "pairs":
         metrics, exposure, curves = _measure_pairs(plan_path, signal_paths, thresholds, score_paths, decisions_path, headline, models)
+        exposed = _exposed_targets(metrics)
     else:
         found = models_found(plan, models, headline["allow_mixed"])
         metrics, exposure, curves = pool_audit.measure(plan_path, samples_path, thresholds, score_paths, headline, found)
+        exposed = pool_audit.flagged(exposure)
+        if features_path is not None:
+            metrics["controls"] |= pool_audit.blind_controls(
+                plan_path, samples_path, features_path, score_paths[list(thresholds).index(headline["headline"])]
+            )
     artefacts.write_table(exposure_output, exposure)
     artefacts.write_table(roc_output, curves)
     with artefacts.atomic(plots_output) as temporary:
         curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]].to_csv(temporary, index=False)
+    with artefacts.atomic(exposed_output) as temporary:
+        exposed.to_csv(temporary, index=False)
     artefacts.write_json(metrics_output, metrics)
     return metrics
 
@@ -174,6 +183,18 @@ def _measure_pairs(
         ]
     )
     return metrics, exposure, curves
+
+
+def _exposed_targets(metrics: dict[str, Any]) -> pd.DataFrame:
+    """The audited records of a `pairs` audit that are exposed; p is corrected by Holm for the number of records."""
+    rows = []
+    for name, found in metrics["targets"].items():
+        if found["state"] == "exposed":
+            tpr = found["attacks"][metrics["headline"]]["tpr"]
+            known = {key: found[key] for key in ("sample_id", "source_id", "label")}
+            counted = {"n_holding": tpr["n"], "n_detected": tpr["k"], "rate": tpr["value"], "low": tpr["low"], "high": tpr["high"]}
+            rows.append({"target": name, **known, **counted, "p": found["p_holm"]})
+    return pd.DataFrame(rows, columns=["target", *pool_audit.EXPOSED])
 
 
 def pairs_epsilon(decided: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any] | None:

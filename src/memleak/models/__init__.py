@@ -1,4 +1,4 @@
-"""Networks: a function `build(shape, n_classes, recipe) -> torch.nn.Module` each.
+"""Networks: a function `build(shape, n_classes, recipe) -> torch.nn.Module` each; one of the user's may take nothing, or shape and classes.
 
 `shape` is that of one sample, (H, W, C) or (F,); the network takes [B, C, H, W] or [B, F] and returns logits
 [B, C].
@@ -18,9 +18,12 @@ class ModelError(ValueError):
 
 def build(recipe: Recipe, shape: tuple[int, ...], n_classes: int, seed: int, device: torch.device) -> torch.nn.Module:
     """A network on `device` in the recipe's type of weights, its weights drawn on the CPU from `seed` alone."""
+    from memleak.models.given import arguments_of  # it needs what stands here
+
     function = plugins.function_of("architectures", recipe.architecture)
+    arguments = arguments_of(function, recipe.architecture, shape, n_classes, recipe)  # one of the user's may take fewer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = function(shape, n_classes, recipe)
+        model = function(*arguments)
     layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # convolutions on a CPU are faster so
     return model.to(device, getattr(torch, recipe.weight_dtype), memory_format=layout)

@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from memleak import plugins
 from memleak.params.base import Frozen, ParamsError
 
-KINDS = ("pairs", "halves", "canaries")  # of designs
+KINDS = ("pairs", "halves", "canaries", "given", "imported")  # of designs
+REFERENCE_KINDS = ("shadow", "halves")  # of the reference models of a given one
+
+
+class GivenModel(Frozen):
+    """The audited model where the user brings it: trained elsewhere, asked as it is."""
+
+    name: str | None = Field(None, description="file.py:get_model: returns a network, an estimator of scikit-learn, or a function of arrays")
+    weights: str | None = Field(None, description="safetensors or a state dict for the network; TorchScript or ONNX alone (relative to params.yaml)")
+    output: Literal["logits", "probabilities", "binary_logit", "labels"] = Field("logits", description="what the model gives")
+    inputs: Literal["scaled", "stored", "normalised"] = Field(
+        "scaled", description="what a network takes: images divided by 255, records as stored, or normalised by the data set's mean and deviation"
+    )
+    mean: tuple[float, ...] = Field((), description="of each channel (or column), subtracted from scaled or stored inputs")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="of each channel (or column), by which they are divided then")
+    classes: int | None = Field(None, gt=1, description="that it tells apart, where a shadow part of the data set brings more (default: those of the data set)")
+    batch_size: int = Field(256, gt=0, description="records asked at once")
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> GivenModel:
+        if self.name is None and self.weights is None:
+            raise ValueError(
+                "model: neither name nor weights is given; name a function (file.py:get_model), or a TorchScript or ONNX file as weights"
+            )
+        if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
+            raise ValueError(f"model: mean has {len(self.mean)} values and std {len(self.std)}; give both, one a channel, or neither")
+        if self.mean and self.inputs == "normalised":
+            raise ValueError("model: inputs: normalised takes mean and std of the data set; leave mean and std out, or write inputs: scaled")
+        if self.name is not None:
+            plugins.locate("models", self.name)
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise ValueError(f"model.weights: there is no file '{self.weights}' (looked in {Path.cwd()})")
+        return self
 
 
 class Targets(Frozen):
@@ -101,11 +135,118 @@ class Canaries(Frozen):
         return self.models - 1
 
 
-Design = Annotated[Pairs | Halves | Canaries, Field(discriminator="kind")]
+class Shadows(Frozen):
+    """Reference models on records of a shadow pool, none of them audited: each on a random half, or all on a set of their own."""
+
+    kind: Literal["shadow"]
+    models: int = Field(1, ge=1)
+    parts: tuple[str, ...] = Field(
+        (), description="parts of the data set that make the shadow pool (default: shadow), each model takes a random half"
+    )
+    train: str | None = Field(None, description="instead of parts: the part that every reference model trains on")
+    out: str | None = Field(None, description="the part that it does not train on")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Shadows:
+        if (self.train is None) != (self.out is None) or (self.train is not None and self.parts):
+            raise ValueError("references: give the parts of a shadow pool (parts: [shadow]), or both train and out, not some of each")
+        if self.train is None and not self.parts:
+            object.__setattr__(self, "parts", ("shadow",))
+        if self.train is not None and self.train == self.out:
+            raise ValueError(f"references: train and out are both '{self.train}'; the records of out must be others")
+        return self
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        """Parts whose records the references know: in, or held out."""
+        return self.parts or tuple(name for name in (self.train, self.out) if name)
 
 
-def check_sizes(where: str, design: Pairs | Halves | Canaries, n_samples: int) -> None:
+class ReferenceHalves(Frozen):
+    """Reference models on complementary halves of the members and non-members themselves, as an auditor can train who holds both."""
+
+    kind: Literal["halves"]
+    models: int = Field(ge=2, multiple_of=2)
+
+    @property
+    def pool(self) -> tuple[str, ...]:
+        return ()  # beyond the audited records
+
+
+class Given(Frozen):
+    """A model that the user brings, with the records it was trained on and others; nothing is trained but reference models, if there are any."""
+
+    kind: Literal["given"]
+    model: GivenModel
+    members: str = Field("members", description="the part of the data set that the model was trained on")
+    non_members: str = Field("non-members", description="the part that it was not trained on")
+    population: str | None = Field(None, description="a part that no model was trained on, which attacks compare with")
+    sample: int | None = Field(None, gt=0, description="audit so many members and so many non-members, drawn at random (default: all)")
+    overlap: Literal["refuse", "drop"] = Field("refuse", description="what becomes of non-members that equal a member")
+    references: Annotated[Shadows | ReferenceHalves, Field(discriminator="kind")] | None = None
+
+    @model_validator(mode="after")
+    def _parts_differ(self) -> Given:
+        audited = {"members": self.members, "non_members": self.non_members}
+        if self.members == self.non_members:
+            raise ValueError(f"members and non_members are both '{self.members}'; the audited model was trained on one of them only")
+        outside = ([self.population] if self.population else []) + list(self.references.pool if self.references else ())
+        for what, name in audited.items():
+            if name in outside:
+                raise ValueError(
+                    f"{what}: the part '{name}' is audited, so it can be neither population nor shadow pool; take other records, or references: {{kind: halves}}"
+                )
+        if self.population is not None and self.references is not None and self.population in self.references.pool:
+            raise ValueError(f"population: reference models know the part '{self.population}'; take records that no model was trained on")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """All parts of the data set that the design speaks of."""
+        more = self.references.pool if self.references else ()
+        return (self.members, self.non_members, *([self.population] if self.population else []), *more)
+
+    @property
+    def n_targets(self) -> int:
+        return 1
+
+    @property
+    def n_references(self) -> int:
+        return self.references.models if self.references else 0
+
+    @property
+    def models(self) -> int:
+        return 1 + self.n_references
+
+
+class Imported(Frozen):
+    """Models that others trained and asked: a file that `memleak import` wrote."""
+
+    kind: Literal["imported"]
+    source: str = Field(description="imported.parquet (relative to params.yaml)")
+    targets: int | None = Field(None, gt=0, description="audit so many models in turn (default: all)")
+
+    @model_validator(mode="after")
+    def _is_there(self) -> Imported:
+        if not Path(self.source).is_file():
+            raise ValueError(f"source: there is no file '{self.source}' (looked in {Path.cwd()}); `memleak import` writes it")
+        return self
+
+    @property
+    def population(self) -> str | None:
+        """What the models say about samples outside every training set; beside the source, where the run had any."""
+        path = Path(self.source)
+        beside = path.with_name(f"{path.stem}-population.parquet")
+        return str(beside) if beside.is_file() else None
+
+
+Design = Annotated[Pairs | Halves | Canaries | Given | Imported, Field(discriminator="kind")]
+
+
+def check_sizes(where: str, design: Pairs | Halves | Canaries | Given | Imported, n_samples: int) -> None:
     """Raise ParamsError where a design asks for records that a data set of `n_samples` does not have."""
+    if isinstance(design, (Given, Imported)):
+        return  # their records are listed, not drawn
     pool = design.pool or n_samples
     if pool > n_samples:
         raise ParamsError(f"{where}.pool: {pool} records asked for, the data set has {n_samples}; lower pool")

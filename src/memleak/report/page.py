@@ -121,7 +121,8 @@ def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str,
         "differences": published.differences(metrics, params) if beside else [],
         "n_distinct": pool.n_distinct(metrics),
     }
-    return _page("pool.html", metrics, timings, figures, params, shown)
+    template = {"given": "given.html", "imported": "imported.html"}.get(metrics["kind"], "pool.html")
+    return _page(template, metrics, timings, figures, params, shown)
 
 
 def _page(
@@ -136,14 +137,22 @@ def _page(
         epsilon=pool.epsilon_found(metrics),
         stages=[(name, int(row["count"]), row["sum"]) for name, row in stages.iterrows()],
         figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
-        params=yaml.safe_dump(
-            {"audits": {params["audit"]: params["entry"]}, "recipes": {params["entry"]["recipe"]: params["recipe"]}}, sort_keys=False
-        ),
+        params=yaml.safe_dump(_entries(params), sort_keys=False),
         versions=provenance.versions(),
         **shown,
     )
     risk = "" if verdict.risk is None else f", risk {verdict.risk:.0f} [{verdict.low:.0f}, {verdict.high:.0f}]"
     return html, f"{metrics['audit']}: {verdict.state}{risk}. {verdict.sentence}"
+
+
+def _entries(params: dict[str, Any]) -> dict[str, Any]:
+    """The parts of params.yaml that an audit was made from."""
+    entry = params["entry"]
+    found = {"audits": {params["audit"]: {key: value for key, value in entry.items() if value is not None}}}
+    for key, room in (("recipe", "recipes"), ("dataset", "datasets")):
+        if params[key] is not None and (room == "recipes" or entry["design"]["kind"] == "given"):
+            found[room] = {entry[key]: params[key]}
+    return found
 
 
 def index_page(metrics: list[dict[str, Any]]) -> str:

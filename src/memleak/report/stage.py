@@ -84,12 +84,13 @@ def _scores(plan_path: Path, score_paths: Sequence[Path], attack: str) -> tuple[
 
 
 def _pictures(data_path: Path, source_id: np.ndarray) -> np.ndarray | None:
-    """The images [n, H, W, C] of some records, scaled so that the largest value of an unusual range (digits: 16) is white; None for tables."""
+    """The images [n, H, W, C] of some records, 0 to 1: the largest value of an unusual range (digits: 16) is white; None for tables."""
     inputs = artefacts.read_array(data_path.parent / "inputs.npy")
     if inputs.ndim != 4 or not len(source_id):
         return None
-    largest = int(inputs[: min(len(inputs), 1000)].max())
-    return (np.asarray(inputs[source_id], dtype=np.float64) / max(largest, 1)).clip(0, 1)
+    some = inputs[: min(len(inputs), 1000)]
+    darkest, lightest = (0.0, max(float(some.max()), 1.0)) if inputs.dtype == np.uint8 else (float(some.min()), float(some.max()))
+    return ((np.asarray(inputs[source_id], dtype=np.float64) - darkest) / max(lightest - darkest, 1e-12)).clip(0, 1)
 
 
 def report(

@@ -64,7 +64,9 @@ def advantage(tpr: float, fpr: float) -> float:
 
 
 def learns(models: dict[str, Any]) -> bool:
-    """Test accuracy at least five times chance, or half way from chance to 1 where there are few classes."""
+    """Test accuracy at least five times chance, or half way from chance to 1 where there are few classes; believed where nobody knows it."""
+    if models["test_accuracy"] is None or models["chance"] is None:
+        return True
     return models["test_accuracy"]["value"] >= min(5 * models["chance"], (1 + models["chance"]) / 2)
 
 
@@ -79,7 +81,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
 
 def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
     """Why no audit of these models says anything, if so."""
-    if not learns(models) or models["train_accuracy"]["value"] < FITS:
+    if models["train_accuracy"] is not None and (not learns(models) or models["train_accuracy"]["value"] < FITS):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."

@@ -1,0 +1,29 @@
+"""Thresholds for one model that has no mock targets: set on its scores of other non-members than those they are applied to."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from memleak import randomness
+from memleak.metrics import calibration
+
+N_FOLDS = 5
+
+
+def fold_of(group: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:
+    """The fold of each sample, [N]: samples of one group are in one fold; drawn from the group's id, whatever else is audited."""
+    return (randomness.counter_uniform(randomness.derive(0, "crossfit"), np.asarray(group, dtype=np.int64)) * n_folds).astype(np.int64)
+
+
+def cuts(scores: np.ndarray, is_member: np.ndarray, group: np.ndarray, fpr: float) -> tuple[np.ndarray, int]:
+    """The threshold for each sample, [N], that the non-members of all other folds set for `fpr`; and the fewest that set one.
+
+    Infinite where they are too few: nobody is accused then.
+    """
+    fold, others = fold_of(group), ~np.asarray(is_member, dtype=bool)
+    found, n_fitted = np.empty(len(scores)), []
+    for k in np.unique(fold):
+        fitted = scores[others & (fold != k)]
+        n_fitted.append(len(fitted))
+        found[fold == k] = calibration.threshold(fitted, fpr) if len(fitted) else np.inf
+    return found, min(n_fitted)

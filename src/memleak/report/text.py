@@ -1,0 +1,267 @@
+"""The one-page text report: models, data sets, attacks, and a summary with what may be done about it.
+
+Its figures are balanced: they speak of as many members as non-members, so that an attack that says "member" of everybody
+has accuracy .5. Each stands at a threshold that was not chosen on the scores it judges.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memleak.report import pool
+from memleak.report import verdict as verdicts
+
+TITLE = "Model Privacy Leakage Analysis Report"
+WIDTH = 120
+SHOWN_FPR = 0.01  # of the TPR beside each AUC
+DESCRIPTIONS = {
+    "base": "Compares the model's confidence in a record with the average likelihood of it under reference models.",
+    "difficulty": "Takes from the model's loss on a record how hard reference models find it.",
+    "label_only": "Asks for labels alone: a record that was trained on stays right when it is turned, moved or disturbed.",
+    "lira": "Asks whether the model's margin on a record looks like that of models trained with it or without it.",
+    "meta": "A classifier reads all signals of a record at once; it learned from reference models how members look.",
+    "population": "Says member where the model does better on a record than on records of the same kind that it never saw.",
+    "range": "Looks at a record and its neighbourhood: members are recognised by what lies around them, too.",
+    "reference": "Says member where the model does better on a record than reference models that never saw it.",
+    "rmia": "Compares the record's likelihood ratio, model against references, with that of many other records.",
+    "shadow": "A classifier learned from shadow models how the posteriors of members differ from those of other records.",
+    "threshold": "Says member where the model's {signal} on a record is better than a threshold.",
+    "top_k": "A classifier learned from one shadow model how the {k} largest posteriors look of records trained on.",
+}
+CORRECTNESS = "Says member of every record that the model classifies correctly, and of no other."
+RECOMMENDATIONS = {
+    "Differential privacy": (
+        "Train with clipped gradients and noise (DP-SGD), which bounds what any attack can learn about one record. It costs accuracy, most of "
+        "all of rare kinds of records, and training time. Train at two or three values of epsilon and audit each."
+    ),
+    "Confidence masking": (
+        "Give away less: rounded or few probabilities, or the label alone. It costs users the confidence they may need, and attacks that ask for "
+        "labels only are left as they were. Write it as the audit's release and measure those attacks too."
+    ),
+    "Knowledge distillation": (
+        "Release a student that was trained on the first model's answers about records that are not sensitive. It costs such records, a second "
+        "training and some accuracy; what the first model memorised can pass on. Audit the student against the first model's members."
+    ),
+    "Regularisation": (
+        "Fit the training set less closely: weight decay, dropout, augmentation, fewer epochs. It costs tuning and, where overdone, accuracy; "
+        "it narrows the gap that simple attacks use, and records unlike all others may stay exposed. Audit again, by the strongest attack."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A value with its interval, where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f}" if self.low is None or self.high is None else f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any] | None) -> _Figure | None:
+        if not found or found["value"] is None:
+            return None
+        return cls(found["value"], found.get("low"), found.get("high"))
+
+
+@dataclass(frozen=True)
+class _Balanced:
+    """An attack at one threshold: balanced accuracy, precision where members are as many as non-members, recall (the TPR)."""
+
+    where: str
+    accuracy: _Figure
+    precision: _Figure | None
+    recall: _Figure | None
+
+    @property
+    def advantage(self) -> tuple[float, float]:
+        """Ends of the interval of TPR - FPR: 0 at chance, whatever share is accused."""
+        low = self.accuracy.value if self.accuracy.low is None else self.accuracy.low
+        high = self.accuracy.value if self.accuracy.high is None else self.accuracy.high
+        return 2 * low - 1, 2 * high - 1
+
+
+def text(metrics: dict[str, Any], params: dict[str, Any]) -> str:
+    """The report on one page, from the metrics of an audit and its entry in params.yaml; of `pairs` there is none."""
+    if metrics["kind"] == "pairs":
+        raise ValueError(f"{metrics.get('audit', 'audit')}: an audit of pairs is about a few records; this report is about a model, see report.html")
+    verdict = verdicts.verdict(metrics)
+    found = {name: _at_threshold(metrics, name) for name in metrics["attacks"]}
+    states = {name: _state(metrics, name, found[name], verdict) for name in found}
+    blocks = [
+        [TITLE], ["Models:", *_models(metrics, params)], ["Datasets:", *_datasets(metrics, params)],
+        ["Attacks:", *(line for name in found for line in _attack(metrics, name, found[name]))], ["Summary:", *_summary(metrics, verdict, states)],
+    ]  # fmt: skip
+    return "\n\n".join("\n".join(wrapped for line in block for wrapped in _wrap(line)) for block in blocks) + "\n"
+
+
+def _wrap(line: str) -> list[str]:
+    """A line of the page, continued under its own beginning."""
+    indent = " " * (len(line) - len(line.lstrip(" -")))
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
+
+
+def _models(metrics: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
+    models, given = metrics["models"], metrics["models"].get("given")
+    name = _model_name(given) if given else f"{models['n']} models ({_recipe_name(metrics, params)})"
+    known = [f"{key}: {_accuracy(models[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
+    yield f"- name: {name}, {', '.join(known)}"
+    references = models.get("references")
+    if references:
+        known = [f"{key}: {_accuracy(references[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
+        yield f"- name: {references['n']} reference model{'s' if references['n'] != 1 else ''}, {', '.join(known)}"
+
+
+def _model_name(given: Mapping[str, Any]) -> str:
+    return str(given.get("name") or given.get("weights") or given.get("form") or "given model")
+
+
+def _recipe_name(metrics: dict[str, Any], params: dict[str, Any]) -> str:
+    recipe = metrics.get("recipe") or (params.get("entry") or {}).get("recipe")
+    return str(recipe["name"] if isinstance(recipe, Mapping) and "name" in recipe else recipe)
+
+
+def _accuracy(found: Mapping[str, Any] | None) -> str:
+    """Of several models with the middle 95 % of them; of one, the figure alone."""
+    if not found:
+        return "unknown"
+    return str(_Figure(found["value"]) if found["low"] == found["high"] else _Figure.of(found))
+
+
+def _datasets(metrics: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
+    for part in metrics.get("parts") or ():
+        audited = part.get("n_audited")
+        more = f", audited: {audited}" if audited is not None and audited != part["length"] else ""
+        yield f"- name: {part['name']}, is_member_dataset: {str(bool(part['is_member'])).lower()}, length: {part['length']}{more}"
+    if not metrics.get("parts"):
+        name = (metrics.get("data") or {}).get("name") or (params.get("entry") or {}).get("dataset") or "records"
+        yield f"- name: {name}, length: {metrics['n_samples']}, is_member_dataset: each model has members and non-members of its own in it"
+
+
+def _description(attack: Mapping[str, Any]) -> str:
+    if _is_correctness(attack):
+        return CORRECTNESS
+    options = {key: str(value).replace("_", " ") for key, value in (attack.get("options") or {}).items()}
+    known = DESCRIPTIONS.get(attack["name"], f"An attack of the user's own ({attack['name']}).")
+    return known.format_map({"signal": "loss", "k": "3"} | options)
+
+
+def _is_correctness(attack: Mapping[str, Any]) -> bool:
+    """Whether a score is 1 or 0: then "right" is the only threshold, and balanced accuracy equals the AUC."""
+    options = attack.get("options") or {}
+    return attack["name"] == "threshold" and options.get("signal") == "correctness" and options.get("thresholds", "none") == "none"
+
+
+def _at_threshold(metrics: dict[str, Any], name: str) -> _Balanced | None:
+    """An attack at the threshold that it is judged at; None where none could be set without its own scores."""
+    attack = metrics["attacks"][name]
+    if _is_correctness(attack):
+        return _natural(metrics, attack)
+    found = pool.calibrated(metrics, name)
+    if found is None:
+        return None
+    source = metrics.get("thresholds_from") or "mock targets"
+    return _balanced(f"at the threshold that {source} set for a false-positive rate of {pool.level(metrics['alpha'])}", found)
+
+
+def _balanced(where: str, found: Mapping[str, Any]) -> _Balanced:
+    """Balanced accuracy from TPR and FPR; both half widths added up, the most that any dependence makes of them."""
+    tpr, fpr = found["tpr"], found["achieved_fpr"]
+    ends = [(tpr[a] + 1 - fpr[b]) / 2 for a, b in (("value", "value"), ("low", "high"), ("high", "low"))]
+    even = next((one for one in found.get("ppv") or () if one["prior"] == 0.5), None)
+    return _Balanced(where, _Figure(*ends), _Figure.of(even), _Figure.of(tpr))
+
+
+def _natural(metrics: dict[str, Any], attack: Mapping[str, Any]) -> _Balanced:
+    """Member where right: the TPR is the accuracy on members, the FPR that on non-members.
+
+    Without rates of its own (`natural`) the balanced accuracy is the AUC, which for a score of 0 and 1 it equals:
+    (train accuracy + 1 - test accuracy) / 2.
+    """
+    where = "at its natural threshold, member where the model is right"
+    if attack.get("natural"):
+        return _balanced(where, attack["natural"])
+    train, test = (metrics["models"].get(f"{part}_accuracy") for part in ("train", "test"))
+    auc = attack["auc"]
+    accuracy = _Figure(auc["value"], auc["low"], auc["high"])
+    if not train or not test:
+        return _Balanced(where, accuracy, None, None)
+    accused = train["value"] + test["value"]
+    return _Balanced(where, accuracy, _Figure(train["value"] / accused) if accused > 0 else None, _Figure(train["value"]))
+
+
+def _attack(metrics: dict[str, Any], name: str, found: _Balanced | None) -> Iterator[str]:
+    attack = metrics["attacks"][name]
+    yield f"- name: {name}{' (headline, declared beforehand)' if name == metrics['headline'] else ''}"
+    yield f"  attack description: {_description(attack)}"
+    yield f"  attack results: {found.where if found else 'no threshold could be set without the very scores it judges'}:"
+    results = [("acc", found.accuracy), ("precision", found.precision), ("recall", found.recall)] if found else []
+    results.insert(1, ("auc", _Figure.of(attack["auc"])))
+    for pair in (results[:2], results[2:]):  # all four with their intervals are longer than a line
+        if pair:
+            yield "    " + ", ".join(f"{key} = {'n/a' if figure is None else figure}" for key, figure in pair)
+    rate = pool.rate(dict(attack), SHOWN_FPR)
+    if rate is not None and not _is_correctness(attack):
+        few = "" if rate["certified"] else ", which so few non-members cannot certify"
+        yield f"    TPR at FPR {pool.level(SHOWN_FPR)} = {_Figure.of(rate)} (threshold chosen on these scores: optimistic{few})"
+
+
+def _state(metrics: dict[str, Any], name: str, found: _Balanced | None, verdict: verdicts.Verdict) -> str:
+    """The level of one attack: the verdict's own for the headline, and its limits for the others."""
+    if found is None or _is_refused(verdict):
+        return "UNDECIDED"
+    if name == metrics["headline"] and not _is_correctness(metrics["attacks"][name]):
+        return verdict.state
+    return verdicts.state_of(*found.advantage, verdicts.limits_of(metrics))
+
+
+def _is_refused(verdict: verdicts.Verdict) -> bool:
+    """Whether no figure of the audit can be believed: a model that learned nothing, or a control that failed; not a mere lack of a threshold."""
+    return verdict.risk is None and not verdict.sentence.startswith("No verdict")
+
+
+def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping[str, str]) -> Iterator[str]:
+    risky = [name for name, state in states.items() if state in ("MEDIUM", "HIGH")]
+    undecided = [name for name, state in states.items() if state == "UNDECIDED"]
+    # the verdict looks at low false-positive rates, and correctness has but one threshold, which has a high one
+    is_verdicts = _is_refused(verdict) or not _is_correctness(metrics["attacks"][metrics["headline"]])
+    risk = f", risk {verdict.risk:g} of 100 [{verdict.low:g}, {verdict.high:g}]" if is_verdicts and verdict.risk is not None else ""
+    yield f"Membership inference, by the headline attack {metrics['headline']}: {states[metrics['headline']]}{risk}."
+    if is_verdicts:
+        yield verdict.sentence
+    yield from _alarms(metrics, verdict)
+    if risky:
+        yield "WARNING! Your model has risk of membership inference attacks, they are:"
+        yield from (f"  {i}, {name} ({states[name]} risk)" for i, name in enumerate(risky, 1))
+    elif not undecided:
+        yield "Good news: every attack of this audit is at a LOW level. Stronger attacks may exist; this is no proof that there is no leak."
+    if undecided:
+        yield f"Undecided: {', '.join(undecided)}. {_missing(metrics, verdict)}"
+    low = [name for name, state in states.items() if state == "LOW"]
+    if low and (risky or undecided):
+        yield f"LOW: {', '.join(low)}."
+    if risky or undecided:
+        yield "What may help. Nothing here is a promise: each costs something, and what it brings must be measured by another audit."
+        yield from (f"- {name}: {what}" for name, what in RECOMMENDATIONS.items())
+
+
+def _alarms(metrics: dict[str, Any], verdict: verdicts.Verdict) -> Iterator[str]:
+    blind = metrics["controls"].get("blind")
+    if blind and blind.get("alarm") and not any("blind" in note.lower() for note in verdict.notes):
+        auc = f" (AUC {_Figure.of(blind['auc'])})" if blind.get("auc") else ""
+        yield f"ALARM: a classifier that never saw the model tells members from non-members{auc}: the two sets differ, and no figure above is evidence."
+    yield from (note for note in verdict.notes if note.startswith("ALARM"))
+
+
+def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:
+    """What an undecided level lacks."""
+    if _is_refused(verdict):
+        return "The figures of this audit cannot be believed until what is said above is mended."
+    more = "more members and non-members" if metrics["kind"] == "given" else "more models or records"
+    return f"Their intervals reach across the limit of a level, or no threshold could be set; {more} decide it."
