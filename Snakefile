@@ -45,6 +45,7 @@ localrules:
     figure,
     timings,
     report_page,
+    summary,
     index,
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from memleak import params as params_room
+from memleak import plugins
 from memleak.designs import Shard, shard_of
 from memleak.params import Dataset, GivenModel, Recipe, Training
 
@@ -116,6 +117,12 @@ def _report(a: argparse.Namespace) -> str:
     return stage.report(a.metrics, a.plan, a.decisions, a.timings, a.figures, json.loads(a.params), a.output)
 
 
+def _summary(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return stage.summary(a.metrics, json.loads(a.params), a.output)
+
+
 def _index(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
@@ -163,6 +170,44 @@ def _init(a: argparse.Namespace) -> str:
     return f"written: {written}\nnow: cd {a.folder} && snakemake --cores all"
 
 
+def _import(a: argparse.Namespace) -> str:
+    from memleak import imports, pipeline
+
+    run = imports.read(a.source, a.kind, a.labels)
+    written = [*imports.project(run, a.output), *pipeline.start(a.output)]
+    said = [*run.notes, f"written: {', '.join(str(path) for path in written)}", f"now: cd {a.output} && snakemake --cores all"]
+    return f"{len(run.model_id)} models, {len(run.sample_id):,} samples\n" + "\n".join(said)
+
+
+def _export(a: argparse.Namespace) -> str:
+    from memleak import plan
+    from memleak.imports import export
+
+    planned = plan.build(params_room.load(a.params)).audits
+    if a.audit not in planned:
+        raise ValueError(f"no audit is called '{a.audit}'{plugins.nearest(a.audit, list(planned))}")
+    folder = Path("results/audits") / a.audit
+    signals = [Path(path) for path in planned[a.audit].signals()]
+    said = export.write(a.kind, folder / "plan.parquet", folder / "samples.parquet", signals, a.output)
+    return "\n".join([f"written: {a.output}", *said])
+
+
+def _import_tasks(a: argparse.Namespace) -> str:
+    import yaml
+
+    from memleak import artefacts, tasks
+
+    config, remarks = tasks.convert(a.tasks)
+    text = "".join(f"# {remark}\n" for remark in remarks) + yaml.safe_dump(config, sort_keys=False)
+    if a.output is None:
+        return text
+    if a.output.exists():
+        raise ValueError(f"{a.output}: is there already; name another file with --output")
+    with artefacts.atomic(a.output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return "\n".join([*remarks, f"written: {a.output}"])
+
+
 def _check(a: argparse.Namespace) -> str:
     from memleak import contracts
 
@@ -171,6 +216,17 @@ def _check(a: argparse.Namespace) -> str:
         from memleak.contracts import attacks
 
         return contracts.told(attacks.check(a.name, options), a.name)
+    if a.room == "datasets":
+        from memleak.contracts import datasets
+
+        return contracts.told(datasets.check(a.name, a.source), a.name)
+    if a.room == "models":
+        from memleak.contracts import models
+
+        if a.data is None:
+            raise ValueError("a model is asked about records; name a data set, as in `--data my_data.py:get_dataset`")
+        model = params_room.given_model_of({"name": a.name, **_mapping(a.model, "--model")})
+        return contracts.told(models.check(model, a.data, a.source, a.device), a.name)
     from memleak.contracts import trainers
     from memleak.training import devices
 
@@ -255,9 +311,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--directory", type=Path, help="where results go (default: beside params.yaml)")
     one.add_argument("--cores", default="all")
 
-    check = verb("check", _check, "does a trainer or an attack of your own hold the laws that an audit rests on?")
-    check.add_argument("room", choices=("trainers", "attacks"))
+    check = verb("check", _check, "does a plug-in of your own hold the laws that an audit rests on?")
+    check.add_argument("room", choices=("attacks", "datasets", "models", "trainers"))
     check.add_argument("name", help="file.py:function")
+    check.add_argument("--source", help="given to a data set's function")
+    check.add_argument("--data", help="for a model: the data set whose records it is asked about, as `name:` in params.yaml")
+    check.add_argument("--model", default="{}", help="for a model: further fields of `model:` in params.yaml, such as weights and output: JSON")
     check.add_argument("--options", default="{}", help="trainer_options of a recipe, or the options of an attack: JSON")
     check.add_argument("--architecture", help="of the recipe, for a trainer: a built-in name or file.py:function")
     check.add_argument("--recipe", default="{}", help="other fields of the recipe, such as channels, for a trainer: JSON")
@@ -275,6 +334,19 @@ def parser() -> argparse.ArgumentParser:
     costs.add_argument("--json", action="store_true", help="print JSON")
 
     verb("init", _init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
+    importing = verb("import", _import, "begin an audit of models that another tool trained and asked")
+    importing.add_argument("source", type=Path, help="a folder of LiRA's experiments or of Privacy Meter, or a Parquet or CSV file")
+    importing.add_argument("--kind", choices=("lira", "privacy-meter", "table"), help="found out by looking where it is left out")
+    importing.add_argument("--labels", type=Path, help="a .npy file of labels, where the run has none")
+    importing.add_argument("--output", type=Path, default=Path("imported"), help="folder of the new project (default: %(default)s)")
+    exporting = verb("export", _export, "write an audit's models and signals for another tool")
+    exporting.add_argument("audit", help="a key of audits in params.yaml; its results must be there")
+    exporting.add_argument("--kind", choices=("lira", "privacy-meter", "table"), default="table")
+    exporting.add_argument("--params", type=Path, default=Path("params.yaml"), help="default: %(default)s")
+    exporting.add_argument("--output", type=Path, required=True, help="a folder, or for a table a .parquet or .csv file")
+    tasks = verb("import-tasks", _import_tasks, "turn a classic YAML list of tasks (BASELINE, ML-LEAK, LABEL-ONLY) into params.yaml")
+    tasks.add_argument("tasks", type=Path, help="such as mem_inf.yaml")
+    tasks.add_argument("--output", type=Path, help="file to write (default: print it)")
     verb("fetch", _fetch, "prepare a data set", "output", texts=("dataset",))
     verb("plan", _plan, "draw who trains on what", "data", "output", "samples", texts=("audit",))
     verb("features", _features, "what can be seen of the audited records without a model, for the blind control", "data", "samples", "output")
@@ -312,6 +384,7 @@ def parser() -> argparse.ArgumentParser:
     timings.add_argument("--recipe", required=True)
     timings.add_argument("--audit", required=True)
     verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
+    verb("summary", _summary, "write the one-page text report", "metrics", "output", texts=("params",))
     verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
     stats = verb("stats", _stats, "figures with intervals, and a page, for anybody's scores")
     stats.add_argument(

@@ -18,6 +18,8 @@ TRUTH = np.arange(2 * N) < N
 def measured(scores, name="top_k", cut=None, options=None):
     """An attack's metrics from its scores [2 N], thresholds as given."""
     found = {"name": name, "options": options or {}, "n_references": 1, **pooled.measure(scores[None], TRUTH[None])}
+    if options == {"signal": "correctness"}:
+        found["natural"] = calibration.rates_of_decisions(scores[None] > 0.5, TRUTH[None]) | {"is_only": True}
     return found | {"calibrated": [] if cut is None else [calibration.rates_at_thresholds(scores[None], np.array([cut]), TRUTH[None], 0.01)]}
 
 
@@ -85,7 +87,7 @@ def test_the_auc_of_correctness_is_that_of_train_and_test_accuracy():
 
 
 def test_an_attack_that_says_member_of_everybody_is_low():
-    everybody = calibration.rates_of_decisions(np.ones((1, 2 * N)), TRUTH[None])
+    everybody = calibration.rates_of_decisions(np.ones((1, 2 * N)), TRUTH[None]) | {"is_only": True}
     found = metrics({"baseline": baseline(1.0, 1.0) | {"natural": everybody}}, test=1.0)
     page = text(found, {})
 
@@ -97,7 +99,7 @@ def test_a_baseline_that_is_the_headline_is_graded_at_its_own_threshold():
     """At a false-positive rate of 1 % correctness accuses nobody; that a third of the non-members are wrong tells a lot all the same."""
     page = text(metrics({"baseline": baseline(1.0, 0.6)}), {})
 
-    assert "headline attack baseline: HIGH." in page and "1, baseline (HIGH risk)" in page and "acc = 0.700 [" in page
+    assert "headline attack baseline: HIGH, risk 40 of 100 [" in page and "1, baseline (HIGH risk)" in page and "acc = 0.700 [" in page
 
 
 def test_unequal_sets_do_not_make_an_attack_look_better():

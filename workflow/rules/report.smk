@@ -1,4 +1,5 @@
-# in: metrics, ROC points, exposure, scores or signals; out: results/audits/{audit}/{timings.csv,report.html}, figures/{figure}.{svg,png}, results/index.html
+# in: metrics, ROC points, exposure, scores or signals; out: results/audits/{audit}/{timings.csv,report.html,report.txt}, figures/{figure}.{svg,png},
+# results/index.html
 
 
 rule figure:
@@ -81,11 +82,32 @@ rule report_page:
         " --timings {input.timings} --figures {input.figures} --params {params.params:q} --output {output} &> {log}"
 
 
+rule summary:
+    """The same on one page of plain text; of models, not of single records."""
+    input:
+        "results/metrics/{audit}.json",
+    output:
+        "results/audits/{audit}/report.txt",
+    log:
+        "logs/summary/{audit}.log",
+    threads: 1
+    params:
+        params=lambda w: PLAN.audits[w.audit].page_json(),
+        code=provenance.code_digest("memleak.report.stage"),
+    shell:
+        "{PYTHON} -m memleak summary --metrics {input} --params {params.params:q} --output {output} &> {log}"
+
+
 rule index:
     """The page over all audits."""
     input:
         metrics=expand("results/metrics/{audit}.json", audit=PLAN.audits),
         pages=expand("results/audits/{audit}/report.html", audit=PLAN.audits),
+        texts=[
+            f"results/audits/{audit}/report.txt"
+            for audit, planned in PLAN.audits.items()
+            if not planned.is_pairs
+        ],
     output:
         "results/index.html",
     log:

@@ -2,7 +2,8 @@
 
 A row is what one reference says of one sample; whether it trained on that sample is what the classifier learns. A
 sample is scored by a classifier that saw other samples only, or a flexible one would remember in how many references
-a record was IN: with complementary halves that count is the answer.
+a record was IN: with complementary halves that count is the answer. Where references have a pool of their own, shadow
+models, they are learnt from that alone, as published: the audited records may be of another kind.
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ class Samples:
     order: np.ndarray  # [N] positions
     fold: np.ndarray  # [N] in that order
     label: np.ndarray  # [N] in that order; 0 where no label is asked for
+    is_scored: np.ndarray  # [N] in that order; the others are of a shadow pool, in a fold of their own
+    is_learnt: np.ndarray  # [N] in that order
 
     @classmethod
     def of(cls, seen: Comparison, label: np.ndarray | None, group: np.ndarray | None) -> Samples:
@@ -94,13 +97,17 @@ class Samples:
         ids = np.arange(seen.n_samples) if seen.sample_id is None else np.asarray(seen.sample_id)
         order = np.argsort(ids, kind="stable")
         drawn = randomness.counter_bits(randomness.derive(0, "folds of samples"), np.asarray(ids if group is None else group)[order].astype(np.int64))
-        return cls(order, drawn % N_FOLDS, np.zeros(len(order), dtype=np.int64) if label is None else np.asarray(label)[order])
+        of_class = np.zeros(len(order), dtype=np.int64) if label is None else np.asarray(label)[order]
+        is_audited = np.ones(len(order), dtype=bool) if seen.is_audited is None else np.asarray(seen.is_audited)[order]
+        if is_audited.all():
+            return cls(order, drawn % N_FOLDS, of_class, is_audited, is_audited)
+        return cls(order, np.where(is_audited, 0, 1), of_class, is_audited, ~is_audited)
 
 
 def out_of_fold(
     attack: str, features: Features, label: np.ndarray | None, group: np.ndarray | None, classifier: Name, use: LabelUse, at_most: int | None = None
 ) -> np.ndarray:
-    """Log-odds that each turn's target trained on each sample, were both as likely beforehand, [T, N].
+    """Log-odds that each turn's target trained on each sample, were both as likely beforehand, [T, N]; NaN for what is not audited.
 
     Fitted once for turns that share their references; `at_most` takes the first of them, in an order of their answers.
     `use`: one classifier per class, the label as further inputs, or no label. A class of which some fold has under ten
@@ -111,7 +118,7 @@ def out_of_fold(
     require_label(attack, use, label)
     seen = features.seen
     samples = Samples.of(seen, None if use == "none" else label, group)
-    scores = np.empty((seen.n_turns, seen.n_samples))
+    scores = np.full((seen.n_turns, seen.n_samples), np.nan)
     with threadpool_limits(1):
         for references, turns in _by_references(seen, _order_of_models(features, samples), at_most):
             compared = features.beside(references)
@@ -163,11 +170,12 @@ class _Rows:
     def drawn(cls, features: Features, references: np.ndarray, samples: Samples, use: LabelUse) -> _Rows:
         """Some rows at random; as many of each class where each has its classifier. What cannot be described (NaN) is left out."""
         is_in = features.seen.is_in[references][:, samples.order]
-        classes = np.unique(samples.label) if use == "per_class" else [None]
+        learnt = np.flatnonzero(samples.is_learnt)
+        classes = np.unique(samples.label[learnt]) if use == "per_class" else [None]
         limit = max(N_ROWS // max(1, len(classes)), N_ROWS_OF_CLASS)
         models, places = [], []
         for of_class in classes:
-            columns = np.arange(len(samples.order)) if of_class is None else np.flatnonzero(samples.label == of_class)
+            columns = learnt if of_class is None else learnt[samples.label[learnt] == of_class]
             flat = _some(is_in[:, columns], limit)
             models.append(flat // len(columns))
             places.append(columns[flat % len(columns)])
@@ -183,7 +191,7 @@ class _Rows:
             raise AttackError(
                 f"{attack}: the references answer the same about all samples; a classifier has nothing to learn, check what is released"
             )
-        return {int(fold): self._judge(attack, classifier, use, self.fold != fold, classes) for fold in np.unique(samples.fold)}
+        return {int(fold): self._judge(attack, classifier, use, self.fold != fold, classes) for fold in np.unique(samples.fold[samples.is_scored])}
 
     def _judge(
         self, attack: str, classifier: Name, use: LabelUse, others: np.ndarray, classes: np.ndarray

@@ -106,6 +106,7 @@ class Comparison:
     target: Mapping[str, np.ndarray] | None  # [N, Q] of the only target; None where targets are models of the pool
     row: np.ndarray  # [T] row of each target in the pool
     sample_id: np.ndarray | None
+    is_audited: np.ndarray | None = None  # [N] the others are of a shadow pool
 
     @classmethod
     def of_evidence(cls, evidence: Evidence) -> Comparison:
@@ -119,7 +120,7 @@ class Comparison:
                     f"{name}: the target has shape {expected[1:]}, the references {found}, is_in {is_in.shape}; "
                     "expected [N, Q], [M, N, Q] and [M, N] for M references, N samples and Q views"
                 )
-        return cls(evidence.reference, is_in, np.ones((1, len(is_in))), evidence.target, np.zeros(1, dtype=int), evidence.sample_id)
+        return cls(evidence.reference, is_in, np.ones((1, len(is_in))), evidence.target, np.zeros(1, dtype=int), evidence.sample_id, evidence.is_audited)
 
     @classmethod
     def of_turns(cls, pool: Pool, turns: Sequence[Turn]) -> Comparison:
@@ -128,8 +129,9 @@ class Comparison:
         for i, turn in enumerate(turns):
             is_reference[i, turn.references] = 1.0
         return cls(
-            pool.signals, np.asarray(pool.is_in, dtype=bool), is_reference, None, np.array([turn.target for turn in turns], dtype=int), pool.sample_id
-        )
+            pool.signals, np.asarray(pool.is_in, dtype=bool), is_reference, None, np.array([turn.target for turn in turns], dtype=int),
+            pool.sample_id, pool.is_audited,
+        )  # fmt: skip
 
     @property
     def n_samples(self) -> int:

@@ -51,7 +51,7 @@ class Options(Frozen):
     @property
     def needs(self) -> Needs:
         if self.method == "augmentation":
-            return Needs(("is_correct",), references=0 if self.classifier == "none" else 1, views=self.views)
+            return Needs(("is_correct",), references=0 if self.classifier == "none" else 1, views=self.views, fits=self.classifier != "none")
         column = COLUMN[self.method]
         return Needs((column,), measured={column: {"name": column, "queries": self.queries}})
 

@@ -49,7 +49,7 @@ class Options(Frozen):
     @property
     def needs(self) -> Needs:
         measured = {"gradient_norm": {"name": "gradient_norm"}} if self.gradient_norm else {}
-        return Needs(self.columns, references=1, outside=2 if self.calibrated else 0, measured=measured)
+        return Needs(self.columns, references=1, outside=2 if self.calibrated else 0, measured=measured, fits=True)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:

@@ -33,7 +33,7 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(("logits",), references=1)
+        return Needs(("logits",), references=1, fits=True)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:

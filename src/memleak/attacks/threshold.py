@@ -35,7 +35,7 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(signals=(column_of(self.signal),), references=0 if self.thresholds == "none" else 1)
+        return Needs(signals=(column_of(self.signal),), references=0 if self.thresholds == "none" else 1, fits=self.thresholds != "none")
 
 
 def column_of(signal: str) -> str:
@@ -64,13 +64,13 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     (of the sample's class for `per_class`), so that a member is said where the score is above 0. A class whose
     references are all IN or all OUT takes the global threshold. Fitted on 20,000 samples at most, drawn at random.
     """
-    fitting = None if options.thresholds == "none" else _sort(evidence.reference, evidence.is_in, evidence.label, options)
+    fitting = None if options.thresholds == "none" else _sort(evidence.reference, evidence.is_in, evidence.label, evidence.is_audited, options)
     return _score(evidence.target, fitting, np.arange(len(evidence.is_in)), evidence.label, options)
 
 
 def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray:
     """`score` of every turn, [T, N]; the references' values are sorted once."""
-    fitting = None if options.thresholds == "none" else _sort(pool.signals, pool.is_in, pool.label, options)
+    fitting = None if options.thresholds == "none" else _sort(pool.signals, pool.is_in, pool.label, pool.is_audited, options)
     column = column_of(options.signal)
     scores = np.empty((len(turns), np.asarray(pool.is_in).shape[1]))
     for row, turn in zip(scores, turns, strict=True):
@@ -94,14 +94,16 @@ class _Sorted:
         return _Sorted(self.value[kept], self.is_in[kept], self.model[kept], self.label[kept])
 
 
-def _sort(signals: Mapping[str, np.ndarray], is_in: np.ndarray, label: np.ndarray | None, options: Options) -> _Sorted:
+def _sort(
+    signals: Mapping[str, np.ndarray], is_in: np.ndarray, label: np.ndarray | None, is_audited: np.ndarray | None, options: Options
+) -> _Sorted:
     per_class = options.thresholds == "per_class"
     if per_class and label is None:
         raise AttackError("threshold: thresholds: per_class needs the labels of the samples, the evidence has none; use thresholds: global")
     n_models, n_samples = np.asarray(is_in).shape
-    fitted = np.arange(n_samples)
-    if n_samples > N_FITTED:
-        fitted = np.sort(randomness.generator(0, "threshold", n_samples).choice(n_samples, N_FITTED, replace=False))
+    fitted = np.arange(n_samples) if is_audited is None or np.all(is_audited) else np.flatnonzero(~is_audited)  # the references' own pool
+    if len(fitted) > N_FITTED:
+        fitted = np.sort(randomness.generator(0, "threshold", n_samples).choice(fitted, N_FITTED, replace=False))
     known = {name: values[:, fitted] for name, values in signals.items() if name in (column_of(options.signal), "loss", "margin")}
     value = turned_signal(known, options.signal).mean(axis=-1).ravel()  # [M n]
     inside, model = np.asarray(is_in, dtype=bool)[:, fitted].ravel(), np.repeat(np.arange(n_models, dtype=np.int32), len(fitted))

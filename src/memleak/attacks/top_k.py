@@ -30,7 +30,7 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(("logits",), references=self.shadows)
+        return Needs(("logits",), references=self.shadows, fits=True)
 
 
 def score(evidence: Evidence, options: Options) -> np.ndarray:

@@ -93,8 +93,8 @@ def prepare(dataset: params.Dataset, output: Path) -> dict[str, Any]:
         "atypicality_rank": atypicality_rank(flat, samples.labels),
     }
     mean, std = moments(samples.inputs)
-    for name, array in arrays.items():
-        artefacts.write_array(output.parent / f"{name}.npy", array)
+    for array_name, array in arrays.items():
+        artefacts.write_array(output.parent / f"{array_name}.npy", array)
     if samples.columns:  # not among "sha256", which names the data that models train on
         known["columns"] = columns_room.write(output.parent, samples.columns)
     if dataset.parts:

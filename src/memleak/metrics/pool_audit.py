@@ -23,6 +23,7 @@ from memleak.attacks import pools
 from memleak.attacks.pools import Models
 from memleak.metrics import blind, calibration, compare, crossfit, epsilon, exposure, pooled, slices, units, usage
 from memleak.metrics.intervals import holm, models_for_level, proportion
+from memleak.params import attack_options
 
 LEVELS = (0.1, 0.01, 0.001, 0.0001, 0.0)  # false-positive rates that are reported
 CALIBRATED = (0.1, 0.01, 0.001)  # those for which thresholds are taken from mock targets
@@ -244,6 +245,10 @@ class Audited:
         levels = (attack["alpha"], *(level for level in CALIBRATED if is_headline and level != attack["alpha"]))
         is_judged = not np.isnan(scores["folded"][self.rows]).all() or self.is_cross_fitted(scores["folded"])
         found["calibrated"] = [self.calibrated(scores, level) for level in levels] if is_judged else []
+        cut = natural_threshold(attack)
+        if cut is not None:
+            rates = calibration.rates_of_decisions(own > cut, self.truth, self.unit, self.group, has_score=~np.isnan(own))
+            found["natural"] = rates | {"is_only": is_correctness(attack)}
         halves = [scores[name][self.rows] for name in ("odd", "even")]
         found["halves_of_references"] = (
             None if any(np.isnan(half).any() for half in halves) else calibration.agreement(halves[0], halves[1], self.unit)
@@ -349,6 +354,20 @@ class Audited:
             "strategy": settings["strategy"],
             "runs": runs,
         }
+
+
+def is_correctness(attack: dict[str, Any]) -> bool:
+    """Whether an attack's score is 1 or 0, of which right is the only threshold: at a low false-positive rate it accuses nobody."""
+    options = attack["options"]
+    return attack["name"] == "threshold" and options["signal"] == "correctness" and options["thresholds"] == "none"
+
+
+def natural_threshold(attack: dict[str, Any]) -> float | None:
+    """The score beyond which an attack itself says member: right answers, and log-odds or margins above 0 of a rule that was fitted on references."""
+    if is_correctness(attack):
+        return 0.5
+    needs = getattr(attack_options({"name": attack["name"], **attack["options"]}), "needs", None)
+    return 0.0 if needs is not None and needs.fits else None
 
 
 def worst(found: dict[str, dict[str, Any] | None]) -> dict[str, Any] | None:

@@ -37,7 +37,7 @@ from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recip
 __all__ = [
     "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
     "Dataset", "Design", "Epsilon", "Frozen", "Given", "GivenModel", "Halves", "Id", "Imported", "Pairs", "Params", "ParamsError", "Part", "Probability",
-    "Recipe", "ReferenceHalves", "Shadows", "Targets", "Training", "attack_options", "check_sizes", "load", "parse", "plugin_code",
+    "Recipe", "ReferenceHalves", "Shadows", "Targets", "Training", "attack_options", "check_sizes", "given_model_of", "load", "parse", "plugin_code",
     "plugin_options", "recipe_of", "schema", "sentences", "training_files", "validate",
 ]  # fmt: skip
 
@@ -197,6 +197,8 @@ class Audit(Frozen):
         if references is not None and (isinstance(references, bool) or not isinstance(references, int) or references < 1):
             raise ValueError(f"{where}.references: expected a number of models, found {references!r}")
         needs = getattr(options, "needs", None)
+        if needs is not None and needs.fits and isinstance(self.design, Pairs):
+            raise ValueError(f"{where}: it fits a rule over many records, and a pairs audit is about one at a time; use the design halves")
         if needs is not None and needs.population and (lacking := _population_lacks(self.design)):
             raise ValueError(f"{where}: a population is needed, {lacking}")
         if isinstance(self.design, Pairs):
@@ -393,6 +395,14 @@ def recipe_of(fields: Mapping[str, Any]) -> Recipe:
     """A recipe from plain data. Raises ParamsError with one sentence a fault."""
     try:
         return Recipe(**fields)
+    except pydantic.ValidationError as error:
+        raise ParamsError("\n".join(sentences(error))) from None
+
+
+def given_model_of(fields: Mapping[str, Any]) -> GivenModel:
+    """A given model from plain data. Raises ParamsError with one sentence a fault."""
+    try:
+        return GivenModel(**fields)
     except pydantic.ValidationError as error:
         raise ParamsError("\n".join(sentences(error))) from None
 

@@ -117,6 +117,15 @@ def report(
     return line
 
 
+def summary(metrics_path: Path, params: dict[str, Any], output: Path) -> str:
+    """Write the one-page text report; returns it."""
+    from memleak.report import text
+
+    found = text.text(artefacts.read_json(metrics_path), params)
+    _write(output, found)
+    return found
+
+
 def index(metrics_paths: Sequence[Path], output: Path) -> int:
     """Write the page over all audits; returns their number."""
     _write(output, page.index_page([artefacts.read_json(path) for path in metrics_paths]))

@@ -39,7 +39,7 @@ RECOMMENDATIONS = {
     ),
     "Confidence masking": (
         "Give away less: rounded or few probabilities, or the label alone. It costs users the confidence they may need, and attacks that ask for "
-        "labels only are left as they were. Write it as the audit's release and measure those attacks too."
+        "labels only are left as they were. Audit what users are given, with `output: labels` and label-only attacks too."
     ),
     "Knowledge distillation": (
         "Release a student that was trained on the first model's answers about records that are not sensitive. It costs such records, a second "
@@ -153,16 +153,15 @@ def _description(attack: Mapping[str, Any]) -> str:
 
 
 def _is_correctness(attack: Mapping[str, Any]) -> bool:
-    """Whether a score is 1 or 0: then "right" is the only threshold, and balanced accuracy equals the AUC."""
-    options = attack.get("options") or {}
-    return attack["name"] == "threshold" and options.get("signal") == "correctness" and options.get("thresholds", "none") == "none"
+    """Whether "the model is right" is the only threshold that a score has."""
+    return bool((attack.get("natural") or {}).get("is_only"))
 
 
 def _at_threshold(metrics: dict[str, Any], name: str) -> _Balanced | None:
     """An attack at the threshold that it is judged at; None where none could be set without its own scores."""
     attack = metrics["attacks"][name]
     if _is_correctness(attack):
-        return _natural(metrics, attack)
+        return _balanced("at its natural threshold, member where the model is right", attack["natural"])
     found = pool.calibrated(metrics, name)
     if found is None:
         return None
@@ -178,24 +177,6 @@ def _balanced(where: str, found: Mapping[str, Any]) -> _Balanced:
     return _Balanced(where, _Figure(*ends), _Figure.of(even), _Figure.of(tpr))
 
 
-def _natural(metrics: dict[str, Any], attack: Mapping[str, Any]) -> _Balanced:
-    """Member where right: the TPR is the accuracy on members, the FPR that on non-members.
-
-    Without rates of its own (`natural`) the balanced accuracy is the AUC, which for a score of 0 and 1 it equals:
-    (train accuracy + 1 - test accuracy) / 2.
-    """
-    where = "at its natural threshold, member where the model is right"
-    if attack.get("natural"):
-        return _balanced(where, attack["natural"])
-    train, test = (metrics["models"].get(f"{part}_accuracy") for part in ("train", "test"))
-    auc = attack["auc"]
-    accuracy = _Figure(auc["value"], auc["low"], auc["high"])
-    if not train or not test:
-        return _Balanced(where, accuracy, None, None)
-    accused = train["value"] + test["value"]
-    return _Balanced(where, accuracy, _Figure(train["value"] / accused) if accused > 0 else None, _Figure(train["value"]))
-
-
 def _attack(metrics: dict[str, Any], name: str, found: _Balanced | None) -> Iterator[str]:
     attack = metrics["attacks"][name]
     yield f"- name: {name}{' (headline, declared beforehand)' if name == metrics['headline'] else ''}"
@@ -206,6 +187,9 @@ def _attack(metrics: dict[str, Any], name: str, found: _Balanced | None) -> Iter
     for pair in (results[:2], results[2:]):  # all four with their intervals are longer than a line
         if pair:
             yield "    " + ", ".join(f"{key} = {'n/a' if figure is None else figure}" for key, figure in pair)
+    if attack.get("natural") and not _is_correctness(attack):
+        own = _balanced("", attack["natural"])
+        yield f"    at its own threshold, which was fitted on references: acc = {own.accuracy}, precision = {own.precision or 'n/a'}, recall = {own.recall}"
     rate = pool.rate(dict(attack), SHOWN_FPR)
     if rate is not None and not _is_correctness(attack):
         few = "" if rate["certified"] else ", which so few non-members cannot certify"
@@ -216,7 +200,7 @@ def _state(metrics: dict[str, Any], name: str, found: _Balanced | None, verdict:
     """The level of one attack: the verdict's own for the headline, and its limits for the others."""
     if found is None or _is_refused(verdict):
         return "UNDECIDED"
-    if name == metrics["headline"] and not _is_correctness(metrics["attacks"][name]):
+    if name == metrics["headline"]:
         return verdict.state
     return verdicts.state_of(*found.advantage, verdicts.limits_of(metrics))
 
@@ -229,13 +213,10 @@ def _is_refused(verdict: verdicts.Verdict) -> bool:
 def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping[str, str]) -> Iterator[str]:
     risky = [name for name, state in states.items() if state in ("MEDIUM", "HIGH")]
     undecided = [name for name, state in states.items() if state == "UNDECIDED"]
-    # the verdict looks at low false-positive rates, and correctness has but one threshold, which has a high one
-    is_verdicts = _is_refused(verdict) or not _is_correctness(metrics["attacks"][metrics["headline"]])
-    risk = f", risk {verdict.risk:g} of 100 [{verdict.low:g}, {verdict.high:g}]" if is_verdicts and verdict.risk is not None else ""
+    risk = f", risk {verdict.risk:g} of 100 [{verdict.low:g}, {verdict.high:g}]" if verdict.risk is not None else ""
     yield f"Membership inference, by the headline attack {metrics['headline']}: {states[metrics['headline']]}{risk}."
-    if is_verdicts:
-        yield verdict.sentence
-    yield from _alarms(metrics, verdict)
+    yield verdict.sentence
+    yield from (note for note in verdict.notes if note.startswith("ALARM"))
     if risky:
         yield "WARNING! Your model has risk of membership inference attacks, they are:"
         yield from (f"  {i}, {name} ({states[name]} risk)" for i, name in enumerate(risky, 1))
@@ -249,14 +230,6 @@ def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping
     if risky or undecided:
         yield "What may help. Nothing here is a promise: each costs something, and what it brings must be measured by another audit."
         yield from (f"- {name}: {what}" for name, what in RECOMMENDATIONS.items())
-
-
-def _alarms(metrics: dict[str, Any], verdict: verdicts.Verdict) -> Iterator[str]:
-    blind = metrics["controls"].get("blind")
-    if blind and blind.get("alarm") and not any("blind" in note.lower() for note in verdict.notes):
-        auc = f" (AUC {_Figure.of(blind['auc'])})" if blind.get("auc") else ""
-        yield f"ALARM: a classifier that never saw the model tells members from non-members{auc}: the two sets differ, and no figure above is evidence."
-    yield from (note for note in verdict.notes if note.startswith("ALARM"))
 
 
 def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:

@@ -85,7 +85,7 @@ def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
-    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level")):
+    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level", "blind")):
         return "A control of the audit failed, so its rates cannot be believed; see the alarm."
     return None
 
@@ -124,9 +124,13 @@ def _of_pairs(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
 
 def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     """The verdict on the average record, by the headline attack at the threshold that mock targets set for alpha."""
+    natural = metrics["attacks"][metrics["headline"]].get("natural")
+    if natural and natural["is_only"]:
+        return _of_correctness(natural, notes)
     found, bound = pool.calibrated(metrics, metrics["headline"]), pool.epsilon_sentence(metrics)
     if found is None:
-        why = f"No verdict: thresholds are set on mock targets, which takes {pool.MODELS_FOR_MOCKS[metrics['kind']]} models or more; raise models in the design."
+        needed = pool.MODELS_FOR_MOCKS.get(metrics["kind"], pool.MODELS_FOR_MOCKS["halves"])
+        why = f"No verdict: thresholds are set on mock targets, which takes {needed} models or more; raise models in the design."
         return Verdict("UNDECIDED", None, None, None, " ".join([why, *bound]), notes)
     tpr, fpr = found["tpr"], found["achieved_fpr"]
     value = advantage(tpr["value"], fpr["value"])
@@ -145,13 +149,32 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
             f"and {pool.share(fpr['value'])} of the others are taken for such."
         )
     if state == "UNDECIDED":
-        sentence += " The interval reaches across the limit of a grade; more models narrow it."
+        more = "members and non-members" if metrics["kind"] == "given" else "models"
+        sentence += f" The interval reaches across the limit of a grade; more {more} narrow it."
     return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), " ".join([sentence, *bound]), notes)
+
+
+def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
+    """The verdict by an attack that says member where the model is right: on TPR - FPR, the only two rates that it has (Yeom et al. 2018)."""
+    tpr, fpr = natural["tpr"], natural["achieved_fpr"]
+    value, low, high = (max(0.0, tpr[a] - fpr[b]) for a, b in (("value", "value"), ("low", "high"), ("high", "low")))
+    state = state_of(low, high, AVERAGE)
+    sentence = (
+        f"An attacker who says member wherever the model is right recognises {pool.share(tpr['value'])} of the records that it was trained on, "
+        f"and is wrong about {pool.share(fpr['value'])} of the others; stronger attacks see more."
+    )
+    if state == "UNDECIDED":
+        sentence += " The interval reaches across the limit of a grade; more records narrow it."
+    return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), sentence, notes)
 
 
 def _attacker(metrics: dict[str, Any]) -> str:
     n = metrics["attacks"][metrics["headline"]]["n_references"]
-    return f"An attacker who may train {n} models on similar data and sets out" if n else "An attacker without models of their own who sets out"
+    return (
+        f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data and sets out"
+        if n
+        else "An attacker without models of their own who sets out"
+    )
 
 
 def _mixed_notes(models: dict[str, Any]) -> list[str]:
@@ -196,6 +219,12 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
     if null and null["alarm"]:
         found.append(
             f"ALARM: scores know who was in the training set of a model that has nothing to do with the target (p = {null['p']:.2g}): the attack or its references give the answer away."
+        )
+    blind = metrics["controls"].get("blind")
+    if blind and blind["alarm"]:
+        found.append(
+            f"ALARM: members can be told from non-members without the model (blind baseline: AUC {blind['auc']['value']:.3f} [{blind['auc']['low']:.3f}, {blind['auc']['high']:.3f}]): "
+            "the two sets differ in themselves, and an attack's success may come from that alone. Draw both from one source."
         )
     count = metrics["controls"].get("count")
     if count and count["alarm"]:
