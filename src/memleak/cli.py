@@ -220,15 +220,16 @@ def _check(a: argparse.Namespace) -> str:
         from memleak.contracts import datasets
 
         return contracts.told(datasets.check(a.name, a.source), a.name)
+    from memleak.training import devices
+
     if a.room == "models":
         from memleak.contracts import models
 
         if a.data is None:
             raise ValueError("a model is asked about records; name a data set, as in `--data my_data.py:get_dataset`")
         model = params_room.given_model_of({"name": a.name, **_mapping(a.model, "--model")})
-        return contracts.told(models.check(model, a.data, a.source, a.device), a.name)
+        return contracts.told(models.check(model, a.data, a.source, devices.prepare_torch(a.device)), a.name)
     from memleak.contracts import trainers
-    from memleak.training import devices
 
     if a.architecture is None:
         raise ValueError("a trainer trains the architecture of a recipe; name it, as in `--architecture mlp`")

@@ -113,16 +113,18 @@ class Query:
     parts: tuple[str, ...] = ()  # of the population
     logits: bool | None = None
     signals: tuple[str, ...] = ()  # that take queries of their own: column, name, options and code of each, as JSON
+    release: tuple[str, ...] = ()  # steps that change what is seen: name, options and code of each, as JSON
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        known = {field_.name: getattr(self, field_.name) for field_ in fields(self)} | {"signals": [json.loads(entry) for entry in self.signals]}
+        known = {field_.name: getattr(self, field_.name) for field_ in fields(self)}
+        known |= {key: [json.loads(entry) for entry in known[key]] for key in ("signals", "release")}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items() if value not in (None, (), [])}
 
     @cached_property
     def name(self) -> str:
         """`pool-1a2b3c4d`. Seed and pool of audited records stand in the shard's name."""
-        if self.samples == "targets" and self.views == ("identity",) and not (self.logits or self.signals):
+        if self.samples == "targets" and self.views == ("identity",) and not (self.logits or self.signals or self.release):
             return f"targets-{provenance.digest({'targets': self.targets, 'version': SIGNALS_VERSION})}"
         return f"{self.samples}-{provenance.digest(self.facts | {'version': SIGNALS_VERSION})}"
 
@@ -183,7 +185,7 @@ class PlannedAudit:
             query,
             views=views,
             logits=True if "logits" in needs.signals else None,
-            signals=tuple(_measured(column, entry) for column, entry in own.items()),
+            signals=tuple(_step("signals", entry, column=column) for column, entry in own.items()),
         )
 
     def data_path(self) -> str:
@@ -364,13 +366,16 @@ def _audit(audit_id: str, audit: Audit, params: Params) -> PlannedAudit:
             )  # fmt: skip
             shards = [(shard, query) for shard in _references(design, params)]
     outside = _population_query(design, audit, params) if audit.needs_population and not isinstance(design, Imported) else None
+    release = tuple(_step("releases", entry) for entry in audit.release)
+    shards = [(shard, replace(asked, release=release)) for shard, asked in shards]
+    query, outside = (asked and replace(asked, release=release) for asked in (query, outside))
     return PlannedAudit(audit_id, audit, params.seed, audit.dataset, dataset, recipe, given, tuple(shards), query, outside)
 
 
-def _measured(column: str, entry: Mapping[str, Any]) -> str:
-    """A signal that takes queries of its own: what its values depend on."""
-    options = plugin_options("signals", entry).model_dump(mode="json")
-    return provenance.canonical_json({"column": column, "name": entry["name"], "options": options} | plugin_code("signals", entry["name"]))
+def _step(room: str, entry: Mapping[str, Any], **known: str) -> str:
+    """A signal that takes queries of its own, or a step of the release: what its values depend on."""
+    options = plugin_options(room, entry).model_dump(mode="json")
+    return provenance.canonical_json({**known, "name": entry["name"], "options": options} | plugin_code(room, entry["name"]))
 
 
 def _population_query(design: Design, audit: Audit, params: Params) -> Query:

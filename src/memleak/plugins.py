@@ -45,6 +45,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "top_k": "memleak.attacks.top_k:score",
     },
     "models": {},  # audited models of the user's
+    "releases": {},  # what of the output is released: steps of the user's
     "signals": {
         "boundary_distance": "memleak.signals.boundary:measure",
         "gradient_norm": "memleak.signals.gradient:measure",

@@ -335,7 +335,7 @@ def test_what_cannot_be_is_said_in_one_sentence(tmp_path, capsys):
     assert "absent.yaml: there is no such file" in capsys.readouterr().err
     path.write_text("audits: {}")
     assert cli.main(["budget", str(path)]) == 1
-    assert "recipes" in capsys.readouterr().err
+    assert "audits" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_seen_beforehand(tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ from pytest import approx
 from worlds import gaussian_world
 
 from memleak.attacks import AttackError, Evidence, Pool, Turn, label_only
-from memleak.attacks.label_only import N_OF_FAMILY, Options
+from memleak.attacks.label_only import Options
+from memleak.params import N_OF_FAMILY
 from memleak.metrics import roc
 from memleak.signals.views import expand
 

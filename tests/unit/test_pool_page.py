@@ -132,9 +132,9 @@ def test_every_attack_has_a_row_with_intervals_and_counts(halves):
     assert set(rows) == set(found["attacks"])
     for name, row in rows.items():
         cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
-        assert len(cells) == 2 + len(found["attacks"][name]["rates"])
-        assert all(re.search(r"\[[\d.]+, [\d.]+\]", cell) for cell in cells[1:])
-        for cell, rate in zip(cells[2:], found["attacks"][name]["rates"], strict=True):
+        assert len(cells) == 3 + len(found["attacks"][name]["rates"])
+        assert all(re.search(r"\[[\d.]+, [\d.]+\]", cell) for cell in cells[2:])
+        for cell, rate in zip(cells[3:], found["attacks"][name]["rates"], strict=True):
             assert f"{rate['n_false_positives']:,} FP" in cell
 
 

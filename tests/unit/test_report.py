@@ -16,7 +16,7 @@ from memleak.report import figures, page
 def _page(walk, metrics=None, plan=None, drawn=None):
     decisions = artefacts.read_table(walk / "audits/small/decisions.parquet", ["attack", "target", "round", "value", "says_member", "is_member"])
     timings = pd.read_csv(walk / "audits/small/timings.csv")
-    params = {"audit": "small", "entry": {"recipe": "tiny"}, "recipe": {}}
+    params = {"audit": "small", "entry": {"recipe": "tiny"}, "recipe": {}, "dataset": None}
     return page.audit_page(metrics or walk.metrics, plan or artefacts.read_facts(walk.plan), decisions, timings, drawn or {}, params)
 
 

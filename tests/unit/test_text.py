@@ -17,7 +17,7 @@ TRUTH = np.arange(2 * N) < N
 
 def measured(scores, name="top_k", cut=None, options=None):
     """An attack's metrics from its scores [2 N], thresholds as given."""
-    found = {"name": name, "options": options or {}, "n_references": 1, **pooled.measure(scores[None], TRUTH[None])}
+    found = {"name": name, "options": options or {}, "n_references": 1, "n_queries": 1.0, **pooled.measure(scores[None], TRUTH[None])}
     if options == {"signal": "correctness"}:
         found["natural"] = calibration.rates_of_decisions(scores[None] > 0.5, TRUTH[None]) | {"is_only": True}
     return found | {"calibrated": [] if cut is None else [calibration.rates_at_thresholds(scores[None], np.array([cut]), TRUTH[None], 0.01)]}

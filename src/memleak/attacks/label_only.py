@@ -15,9 +15,8 @@ from pydantic import Field, model_validator
 from memleak.attacks import Evidence, Needs, Pool, Turn
 from memleak.attacks.classifiers import Features, out_of_fold
 from memleak.attacks.estimate import Comparison, finite, signal_of
-from memleak.params import VIEW, Frozen
+from memleak.params import VIEW, Frozen, n_views
 
-N_OF_FAMILY = {"identity": 1, "flip": 1, "shift": 8, "flip-shift": 8, "rotate": 2}  # views that a family's name stands for
 COLUMN = {"boundary": "boundary_distance", "noise": "noise_robustness"}  # signals that take queries of their own
 
 
@@ -46,7 +45,7 @@ class Options(Frozen):
     @property
     def n_views(self) -> int:
         """Queries of one record under augmentation."""
-        return sum(N_OF_FAMILY[name.rstrip("0123456789").rstrip("-")] for name in self.views)
+        return n_views(self.views)
 
     @property
     def needs(self) -> Needs:

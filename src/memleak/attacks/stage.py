@@ -38,6 +38,13 @@ def needs_of(options: BaseModel) -> Needs:
     return getattr(options, "needs", Needs(tuple(artefacts.SIGNALS)))
 
 
+def queries_of(needs: Needs, answers: Sequence[dict[str, Any]]) -> float:
+    """How often a model is asked about one record: once a view, and as often as signals that take queries of their own did."""
+    own = {column: max((known.get("n_queries", {}).get(column, 0.0) for known in answers), default=0.0) for column in needs.signals}
+    once = any(not n for n in own.values())
+    return sum(own.values()) + (answers[0].get("n_views", 1) if once and answers else 0)
+
+
 def _score_pool(
     plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path],
     attack: dict[str, Any], options: BaseModel, output: Path,
@@ -55,6 +62,7 @@ def _score_pool(
     facts = {
         "attack": attack,
         "n_references": len(every["score"][0].references) if needs.has_references else 0,
+        "n_queries": queries_of(needs, [artefacts.read_facts(path) for path in signal_paths]),
         "n_references_of_mocks": min((len(turn.references) for turn in every["folded"] if needs.has_references), default=0),
     }
     while True:

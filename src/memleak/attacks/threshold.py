@@ -35,7 +35,9 @@ class Options(Frozen):
 
     @property
     def needs(self) -> Needs:
-        return Needs(signals=(column_of(self.signal),), references=0 if self.thresholds == "none" else 1, fits=self.thresholds != "none")
+        is_fitted = self.thresholds != "none"
+        measured = {"gradient_norm": {"name": "gradient_norm"}} if self.signal == "gradient_norm" else {}
+        return Needs(signals=(column_of(self.signal),), references=int(is_fitted), measured=measured, fits=is_fitted)
 
 
 def column_of(signal: str) -> str:

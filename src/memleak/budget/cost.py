@@ -15,9 +15,8 @@ import numpy as np
 from memleak import artefacts, provenance
 from memleak.artefacts import ArtefactError
 from memleak.designs import Coins, Complements, Rounds, Shard, Splits
-from memleak.params import Given, Imported, Pairs, Params
+from memleak.params import Given, Imported, Pairs, Params, n_views
 from memleak.plan import Plan, PlannedAudit, Query, prepared_path
-from memleak.report.pool import n_queries
 
 SIGNAL_BYTES, SIGNAL_FILE_BYTES = 28, 20_000  # of one answer (a model, a record, a view) in Parquet, and of what a file says of its models; measured
 SCORE_BYTES = 34  # of a record's scores by one attack against one target, and of the decision about it; measured
@@ -239,7 +238,7 @@ class Cost:
             samples, job = self.samples(recipe, query), self.jobs[recipe, shard]
             if samples is None:
                 return None
-            total += job.n_models * samples * n_queries(query.views) * SIGNAL_BYTES + SIGNAL_FILE_BYTES
+            total += job.n_models * samples * n_views(query.views) * SIGNAL_BYTES + SIGNAL_FILE_BYTES
         return total
 
     def score_bytes(self, audit: PlannedAudit) -> float | None:

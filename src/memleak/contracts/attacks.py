@@ -181,8 +181,8 @@ def _fault(scores: Any, n: int) -> str:
     return f"{n_bad} of {n} are NaN or infinite, and no threshold can be set among those" if n_bad else ""
 
 
-def _unlike(scores: Any, expected: np.ndarray, tolerance: float = 1e-9) -> str:
-    """By how much scores differ; '' where they do not, but for the last bits of sums taken in another order."""
+def _unlike(scores: Any, expected: np.ndarray, tolerance: float = 1e-6) -> str:
+    """By how much scores differ; '' where they do not, but for the last bits of sums (of float32, as signals are) taken in another order."""
     if fault := _fault(scores, len(expected)):
         return fault
     largest = float(np.abs(scores - expected).max())

@@ -91,7 +91,7 @@ def decide(plan_path: Path, threshold_paths: Sequence[Path], score_paths: Sequen
             models, sample_id, scores = read(plan_path, score_path, ["score", "folded"])
             for target in models.targets.tolist():
                 judged = audit.judged(target, scores, fitted["attack"]["alpha"])
-                own, said = judged.scores, judged.scores > judged.cuts
+                own, said = judged.scores, judged.placed > judged.cuts
                 if np.isnan(own).all():
                     continue
                 columns = {"attack": [fitted["attack"]["id"]] * len(own), "target_id": [models.model_id[target]] * len(own), "sample_id": sample_id}
@@ -138,7 +138,7 @@ def measure(
         "classes": pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
         # of a balanced audit the scores are made with equal counts, whatever the models' own
         "controls": {"null": worst(nulls), "count": None if is_balanced else worst(audit.counts(n_references))},
-        "thresholds_from": "other non-members" if audit.is_cross_fitted(chosen["folded"]) else "mock targets",
+        "thresholds_from": "other non-members" if audit.is_cross_fitted else "mock targets",
         "exposure": audit.exposure_summary(exposed, thresholds[headline]["attack"]["alpha"]),
         "usage": audit.usage(chosen["score"], plan["seed"]),
         "epsilon": audit.epsilon(own[headline], plan["design"]["kind"], settings["epsilon"]),
@@ -170,11 +170,11 @@ def blind_controls(plan_path: Path, samples_path: Path, features_path: Path, sco
     if not np.array_equal(seen["sample_id"], samples["sample_id"]):
         raise artefacts.ArtefactError(f"{features_path}: speaks of other samples than the plan; delete it and run again")
     is_member = pools.read_models(plan_path, samples["sample_id"].to_numpy()).is_member[0]
-    found: dict[str, Any] = {"blind": blind.measure(seen.drop(columns="sample_id").to_numpy(), is_member, samples["group_id"].to_numpy())}
-    audit, scores = audited(plan_path, samples_path), read(plan_path, score_path, ["score", "folded"])[2]
-    if audit.is_cross_fitted(scores["folded"]):  # no reference, and so no null
-        found["permuted"] = blind.permuted(scores["score"][audit.rows[0]], audit.truth[0], audit.group)
-    return found
+    audit, scores = audited(plan_path, samples_path), read(plan_path, score_path, ["score"])[2]
+    return {
+        "blind": blind.measure(seen.drop(columns="sample_id").to_numpy(), is_member, samples["group_id"].to_numpy()),
+        "permuted": blind.permuted(scores["score"][audit.rows[0]], audit.truth[0], audit.group),
+    }
 
 
 def flagged(exposed: pd.DataFrame) -> pd.DataFrame:
@@ -188,6 +188,7 @@ class Judged:
     """What decisions about a target read, and the thresholds that other models or other samples set for them."""
 
     scores: np.ndarray  # [N]
+    placed: np.ndarray  # [N], the scores, or their places where a coin orders equal ones: what the thresholds are for
     cuts: np.ndarray  # [N], infinite where nothing sets one
     n_fitted: int  # scores that a threshold was set on
     is_cross_fitted: bool  # on other non-members of the same model, not on mock targets
@@ -216,19 +217,21 @@ class Audited:
     def group(self) -> np.ndarray:
         return self.samples["group_id"].to_numpy()
 
-    def is_cross_fitted(self, folded: np.ndarray) -> bool:
-        """Whether thresholds come from other non-members: of a given model that has no mock targets."""
-        return self.models.is_given and bool(np.isnan(folded[self.rows]).all())
+    @property
+    def is_cross_fitted(self) -> bool:
+        """Whether thresholds come from other non-members of the same model: a given one was not trained as its references, so those are no mock targets."""
+        return self.models.is_given
 
     def judged(self, target: int, scores: Mapping[str, np.ndarray], fpr: float) -> Judged:
         """A target's scores and their thresholds, from columns `score` and `folded` [M, N]."""
-        if self.is_cross_fitted(scores["folded"]):
+        if self.is_cross_fitted:
             own = scores["score"][target]
-            cuts, n_fitted = crossfit.cuts(own, self.models.is_member[target], self.group, fpr)
-            return Judged(own, cuts, n_fitted, True)
+            placed = crossfit.places(own, self.group)
+            cuts, n_fitted = crossfit.cuts(placed, self.models.is_member[target], self.group, fpr)
+            return Judged(own, placed, cuts, n_fitted, True)
         cut, n_fitted = threshold_of(self.models, target, scores["folded"], fpr)
         own = scores["folded"][target]
-        return Judged(own, np.full(len(own), cut), n_fitted, False)
+        return Judged(own, own, np.full(len(own), cut), n_fitted, False)
 
     def columns(self, names: Sequence[str], class_names: Sequence[str]) -> dict[str, pd.Series]:
         """What samples are sliced by, [N] each."""
@@ -239,12 +242,12 @@ class Audited:
         """One attack: pooled figures and those of each target, thresholds from mock targets, agreement of halves of the references."""
         own = scores["score"][self.rows]
         found = {"name": attack["name"], "options": attack["options"], "alpha": attack["alpha"], "n_references": facts["n_references"]}
-        found |= {"n_references_of_mocks": facts["n_references_of_mocks"]}
+        found |= {key: facts[key] for key in ("n_references_of_mocks", "n_queries")}
         found |= pooled.measure(own, self.truth, self.unit, self.group, LEVELS)
         found["per_target"] = pooled.per_target(own, self.truth)
         levels = (attack["alpha"], *(level for level in CALIBRATED if is_headline and level != attack["alpha"]))
-        is_judged = not np.isnan(scores["folded"][self.rows]).all() or self.is_cross_fitted(scores["folded"])
-        found["calibrated"] = [self.calibrated(scores, level) for level in levels] if is_judged else []
+        is_judged = not np.isnan(scores["folded"][self.rows]).all() or self.is_cross_fitted
+        found["calibrated"] = [rates for level in levels if (rates := self.calibrated(scores, level))] if is_judged else []
         cut = natural_threshold(attack)
         if cut is not None:
             rates = calibration.rates_of_decisions(own > cut, self.truth, self.unit, self.group, has_score=~np.isnan(own))
@@ -255,10 +258,15 @@ class Audited:
         )
         return found
 
-    def calibrated(self, scores: Mapping[str, np.ndarray], fpr: float) -> dict[str, Any]:
-        """Rates at thresholds that were set beforehand, each target its own."""
+    def calibrated(self, scores: Mapping[str, np.ndarray], fpr: float) -> dict[str, Any] | None:
+        """Rates at thresholds that were set beforehand, each target its own; None where so few scores set them that nobody can be accused.
+
+        A rate of 0 would then be read as "no leak", whatever the scores say.
+        """
         judged = [self.judged(target, scores, fpr) for target in self.rows.tolist()]
-        own, cuts = np.stack([one.scores for one in judged]), np.stack([one.cuts for one in judged])
+        own, cuts = np.stack([one.placed for one in judged]), np.stack([one.cuts for one in judged])
+        if np.isinf(cuts[~np.isnan(own)]).any():
+            return None
         return calibration.rates_at_thresholds(own, cuts, self.truth, fpr, self.unit, self.group)
 
     def null(self, folded: np.ndarray, *, is_balanced: bool = False) -> dict[str, Any] | None:

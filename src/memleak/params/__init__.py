@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,7 +37,7 @@ from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recip
 __all__ = [
     "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
     "Dataset", "Design", "Epsilon", "Frozen", "Given", "GivenModel", "Halves", "Id", "Imported", "Pairs", "Params", "ParamsError", "Part", "Probability",
-    "Recipe", "ReferenceHalves", "Shadows", "Targets", "Training", "attack_options", "check_sizes", "given_model_of", "load", "parse", "plugin_code",
+    "Recipe", "ReferenceHalves", "Shadows", "Targets", "Training", "attack_options", "check_sizes", "given_model_of", "load", "n_views", "parse", "plugin_code",
     "plugin_options", "recipe_of", "schema", "sentences", "training_files", "validate",
 ]  # fmt: skip
 
@@ -48,6 +48,7 @@ DECLARED_SIZES = {  # samples of the built-in data sets
 }  # fmt: skip
 SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # what every model that gives logits tells
 VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?|rotate-([1-9]|[1-3][0-9]|4[0-5]))$"  # a family of ways to show an image
+N_OF_FAMILY = {"identity": 1, "flip": 1, "shift": 8, "flip-shift": 8, "rotate": 2}  # views that a family's name stands for
 
 
 class Part(Frozen):
@@ -152,6 +153,7 @@ class Audit(Frozen):
     signals: dict[Id, dict[str, Any]] = Field(
         {}, description="further signals for attacks to read, by column: name (built-in or file.py:function) and options"
     )
+    release: tuple[dict[str, Any], ...] = Field((), description="steps that change the probabilities before anybody sees them: name (file.py:function) and options")
     headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
     alpha: Probability | None = Field(
         None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"
@@ -185,6 +187,8 @@ class Audit(Frozen):
             self._check_signals(f"attacks.{attack_id}", options)
         for column, entry in self.signals.items():
             self._check_signal(f"signals.{column}", column, entry)
+        for number, entry in enumerate(self.release):
+            _check_plugin("releases", f"release.{number}", entry)
         self._check_keys()
         if "identity" not in self.views and isinstance(self.design, Pairs):
             raise ValueError("views: 'identity' must be among them in a pairs audit")
@@ -246,14 +250,7 @@ class Audit(Frozen):
     def _check_signal(self, where: str, column: str, entry: Mapping[str, Any]) -> None:
         if column in SIGNALS or column == "logits":
             raise ValueError(f"{where}: '{column}' is a signal that every model has; choose another name")
-        if "name" not in entry:
-            raise ValueError(f"{where}: 'name' is missing{plugins.nearest('', list(plugins.installed('signals')))}")
-        try:
-            plugin_options("signals", entry)
-        except pydantic.ValidationError as error:
-            raise ValueError("; ".join(f"{where}.{line}" for line in sentences(error))) from None
-        except plugins.UnknownPlugin as error:
-            raise ValueError(f"{where}.name: {error}") from None
+        _check_plugin("signals", where, entry)
 
     def _check_keys(self) -> None:
         """Refuse an audit that names a data set or recipe too many, or too few."""
@@ -312,6 +309,18 @@ class Params(Frozen):
             if size is not None:
                 check_sizes(f"audits.{audit_id}.design", audit.design, size)
         return self
+
+
+def _check_plugin(room: str, where: str, entry: Mapping[str, Any]) -> None:
+    """Refuse an entry that names no function of a room, or options that it does not have."""
+    if "name" not in entry:
+        raise ValueError(f"{where}: 'name' is missing{plugins.nearest('', list(plugins.installed(room)))}")
+    try:
+        plugin_options(room, entry)
+    except pydantic.ValidationError as error:
+        raise ValueError("; ".join(f"{where}.{line}" for line in sentences(error))) from None
+    except plugins.UnknownPlugin as error:
+        raise ValueError(f"{where}.name: {error}") from None
 
 
 def _population_lacks(design: Design) -> str | None:
@@ -397,6 +406,11 @@ def recipe_of(fields: Mapping[str, Any]) -> Recipe:
         return Recipe(**fields)
     except pydantic.ValidationError as error:
         raise ParamsError("\n".join(sentences(error))) from None
+
+
+def n_views(families: Sequence[str]) -> int:
+    """How often a record is shown to a model, in all views of some families."""
+    return sum(N_OF_FAMILY[name.rstrip("0123456789").rstrip("-")] for name in families)
 
 
 def given_model_of(fields: Mapping[str, Any]) -> GivenModel:

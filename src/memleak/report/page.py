@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from memleak import __version__, provenance
+from memleak.params import n_views
 from memleak.report import pool, published
 from memleak.report import verdict as verdicts
 
@@ -113,7 +114,7 @@ def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str,
         "classes": pool.class_rows(metrics),
         "exposed": pool.most_exposed(metrics),
         "shows_records": params["entry"]["include_records"] and len(metrics["data"]["shape"]) == 3,
-        "n_queries": pool.n_queries(params["entry"]["views"]),
+        "n_queries": n_views(params["entry"]["views"]),
         "published": beside,
         "published_levels": published.LEVELS,
         "comparable": {name: [pool.rate(metrics["attacks"][name], fpr) for fpr in published.LEVELS] for name in comparable},

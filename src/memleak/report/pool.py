@@ -61,6 +61,11 @@ def records_for(fpr: float) -> int:
     return int(np.ceil(3 / fpr - 1e-9))
 
 
+def non_members_for(fpr: float) -> int:
+    """Non-members of whom four fifths, with some to spare, set a threshold for a false-positive rate."""
+    return int(np.ceil(1.5 / fpr - 1e-9))
+
+
 def records(metrics: dict[str, Any]) -> str:
     """What the audited records are called."""
     if metrics["kind"] != "canaries":
@@ -87,7 +92,7 @@ def attack_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         against = metrics["comparison"].get(name, {})
         rows.append({
             "id": name, "kind": attack["name"], "is_headline": name == metrics["headline"], "options": attack["options"],
-            "n_references": attack["n_references"], "auc": attack["auc"],
+            "n_references": attack["n_references"], "n_queries": attack["n_queries"], "auc": attack["auc"],
             "rates": [rate(attack, fpr) for fpr in levels(metrics)],
             "calibrated": [found for fpr in levels(metrics) if (found := calibrated(metrics, name, fpr))],
             "at_alpha": calibrated(metrics, name),
@@ -97,11 +102,6 @@ def attack_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             "spread": attack["per_target"]["spread"]["auc"] if attack["per_target"] else None,
         })  # fmt: skip
     return rows
-
-
-def n_queries(views: Sequence[str]) -> int:
-    """How often a record is shown to a model: a family of shifts has eight moves."""
-    return sum(8 if "shift" in view else 1 for view in views)
 
 
 def levels(metrics: dict[str, Any]) -> list[float]:
@@ -115,14 +115,17 @@ def most_exposed(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [row | {"class": class_name(row["label"], names)} for row in most if row["n_detected"]]
 
 
-def class_name(label: int, class_names: Sequence[str]) -> str:
-    return str(class_names[label]) if label < len(class_names) else str(label)
+def class_name(label: int, class_names: Sequence[str] | None) -> str:
+    """What a class is called, or its number; imported records may be of none that is known."""
+    if label < 0:
+        return "unknown"
+    return str(class_names[label]) if class_names and label < len(class_names) else str(label)
 
 
 def class_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a class, the most exposed first; those without members or non-members last."""
     names = metrics["data"]["class_names"]
-    rows = [found | {"name": class_name(found["class"], names)} for found in metrics["classes"] or ()]
+    rows = [found | {"name": class_name(found["class"], names)} for found in metrics["classes"] or () if found["class"] >= 0]
     return sorted(rows, key=lambda row: -(row["auc"]["value"] if row["auc"] else -1))
 
 

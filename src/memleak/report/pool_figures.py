@@ -84,7 +84,7 @@ def scores(found: Mapping[str, tuple[np.ndarray, np.ndarray]], headline: str) ->
     return figure
 
 
-def exposure(table: pd.DataFrame, pictures: np.ndarray | None, class_names: Sequence[str], alpha: float) -> Figure:
+def exposure(table: pd.DataFrame, pictures: np.ndarray | None, class_names: Sequence[str] | None, alpha: float) -> Figure:
     """How often records are recognised, one count a record; below, the most exposed as pictures where `pictures` [n, H, W, C] are given.
 
     `table` has the most exposed first; `pictures` are those of its first rows.

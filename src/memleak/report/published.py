@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from memleak.report import pool
+from memleak.params import n_views
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def own_setup(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, str]
         f"{models['n_train']:,} of {metrics['n_samples']:,} records a model",
         "architecture": recipe["architecture"],
         "models": f"{models['n']}, {metrics['attacks'][metrics['headline']]['n_references']} references",
-        "queries": str(pool.n_queries(params["entry"]["views"])),
+        "queries": str(n_views(params["entry"]["views"])),
         "epochs": f"known to {recipe['trainer']} alone"
         if recipe.get("trainer")
         else f"{recipe['epochs']}, {'with ' + ' and '.join(augmented) if augmented else 'without augmentation'}",

@@ -62,7 +62,8 @@ def _of_pool(
 
     if name == "roc":
         curves = artefacts.read_table(roc_path, ["subject", "fpr", "tpr", "low", "high", "certified"])
-        return pool_figures.roc(curves, {attack: found["auc"]["value"] for attack, found in metrics["attacks"].items()}, metrics["headline"])
+        aucs = {attack: found["auc"]["value"] for attack, found in metrics["attacks"].items()}
+        return pool_figures.roc(curves, aucs, metrics["headline"], "all targets together" if metrics["n_targets"] > 1 else "the audited model")
     if name == "scores":
         wanted = [attack for attack in (metrics["headline"], pool.baseline(metrics)) if attack]
         return pool_figures.scores({attack: _scores(plan_path, score_paths, attack) for attack in wanted}, metrics["headline"])

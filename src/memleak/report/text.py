@@ -181,6 +181,7 @@ def _attack(metrics: dict[str, Any], name: str, found: _Balanced | None) -> Iter
     attack = metrics["attacks"][name]
     yield f"- name: {name}{' (headline, declared beforehand)' if name == metrics['headline'] else ''}"
     yield f"  attack description: {_description(attack)}"
+    yield f"  queries: {attack['n_queries']:.0f} a record" + (f", {attack['n_references']} reference models at hand" if attack["n_references"] else "")
     yield f"  attack results: {found.where if found else 'no threshold could be set without the very scores it judges'}:"
     results = [("acc", found.accuracy), ("precision", found.precision), ("recall", found.recall)] if found else []
     results.insert(1, ("auc", _Figure.of(attack["auc"])))

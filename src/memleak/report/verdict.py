@@ -129,9 +129,7 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
         return _of_correctness(natural, notes)
     found, bound = pool.calibrated(metrics, metrics["headline"]), pool.epsilon_sentence(metrics)
     if found is None:
-        needed = pool.MODELS_FOR_MOCKS.get(metrics["kind"], pool.MODELS_FOR_MOCKS["halves"])
-        why = f"No verdict: thresholds are set on mock targets, which takes {needed} models or more; raise models in the design."
-        return Verdict("UNDECIDED", None, None, None, " ".join([why, *bound]), notes)
+        return Verdict("UNDECIDED", None, None, None, " ".join([_without_threshold(metrics), *bound]), notes)
     tpr, fpr = found["tpr"], found["achieved_fpr"]
     value = advantage(tpr["value"], fpr["value"])
     # both half widths added up: the most that any dependence between the two rates makes of them
@@ -152,6 +150,17 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
         more = "members and non-members" if metrics["kind"] == "given" else "models"
         sentence += f" The interval reaches across the limit of a grade; more {more} narrow it."
     return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), " ".join([sentence, *bound]), notes)
+
+
+def _without_threshold(metrics: dict[str, Any]) -> str:
+    """Why no threshold could be set for alpha."""
+    if metrics.get("thresholds_from") == "other non-members":
+        return (
+            f"No verdict: with {pool.n_distinct(metrics):,} non-members no threshold can be set for a false-positive rate of {pool.level(metrics['alpha'])}; "
+            f"bring {pool.non_members_for(metrics['alpha'])} or more, or raise alpha."
+        )
+    needed = pool.MODELS_FOR_MOCKS.get(metrics["kind"], pool.MODELS_FOR_MOCKS["halves"])
+    return f"No verdict: thresholds are set on mock targets, which takes {needed} models or more, and records for alpha; raise models in the design."
 
 
 def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:

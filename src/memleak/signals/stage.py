@@ -21,6 +21,7 @@ from memleak.models import given
 from memleak.params import GivenModel, Recipe, plugin_options
 from memleak.signals import Asked, SignalError, outputs, views
 from memleak.signals.classifier import all_signals
+from memleak.signals.release import released
 from memleak.training import devices, loop
 from memleak.training.batches import Pick, inputs_on
 from memleak.training.store import read_model
@@ -150,6 +151,7 @@ class Noted:
     ) -> None:
         self.roster, self.views, self._dataset = roster, views.expand(asked["views"]), dataset
         self._known, self._measured, self._has_logits = known, asked.get("signals", ()), asked.get("logits", False)
+        self._release = asked.get("release", ())
         self.n_queries = {entry["column"]: 0.0 for entry in self._measured}
         size = (n_models, len(roster), len(self.views))
         self.signals: dict[str, np.ndarray] = {name: np.empty(size, artefacts.SIGNALS[name]) for name in known}
@@ -162,7 +164,8 @@ class Noted:
         return views.apply(self._dataset.inputs[self.roster.source_id], self.views[number])
 
     def add(self, position: int, number: int, logits: np.ndarray, asker: Asker) -> None:
-        """Note what a model said about the samples in one view, [N, C], and ask it whatever else was wanted."""
+        """Note what a model said about the samples in one view, [N, C], as it is released, and ask it whatever else was wanted."""
+        logits = released(logits, self._release)
         for name, values in all_signals(logits, self.roster.label).items():
             if name in self._known:
                 self.signals[name][position, :, number] = values
@@ -181,9 +184,10 @@ class Noted:
             counted += len(inputs)
             if most is not None and counted > most * n:
                 raise SignalError(f"{entry['name']}: more than {most} queries a sample were made; raise queries, or mend the signal")
-            return asker.answer(inputs)
+            return released(asker.answer(inputs), self._release)
 
-        asked = Asked(self.shown(number), self.roster.label, self.roster.sample_id, logits, answer, asker.network, asker.given)
+        network, given = (None, None) if self._release else (asker.network, asker.given)  # whoever sees a release sees no weights
+        asked = Asked(self.shown(number), self.roster.label, self.roster.sample_id, logits, answer, network, given)
         values = np.asarray(plugins.function_of("signals", entry["name"])(asked, options), dtype=np.float32)
         if values.shape != (n,) or not np.isfinite(values).all():
             said = f"shape {values.shape}" if values.shape != (n,) else f"{int((~np.isfinite(values)).sum())} values that are not finite"
