@@ -108,6 +108,12 @@ def read_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         return json.loads((pq.read_schema(path).metadata or {}).get(b"memleak", b"{}"))
 
 
+def columns_of(path: str | os.PathLike[str]) -> set[str]:
+    """The names of a Parquet file's columns."""
+    with _checked(path):
+        return set(pq.read_schema(path).names)
+
+
 @contextlib.contextmanager
 def _checked(path: str | os.PathLike[str]) -> Iterator[None]:
     try:

@@ -108,7 +108,7 @@ def _figure(a: argparse.Namespace) -> str:
 def _timings(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
-    return f"{stage.timings(a.benchmarks, a.recipe, a.audit, a.output)} jobs"
+    return f"{stage.timings(a.benchmarks, a.models, a.audit, a.output)} jobs"
 
 
 def _report(a: argparse.Namespace) -> str:
@@ -175,7 +175,10 @@ def _import(a: argparse.Namespace) -> str:
 
     run = imports.read(a.source, a.kind, a.labels)
     written = [*imports.project(run, a.output), *pipeline.start(a.output)]
-    said = [*run.notes, f"written: {', '.join(str(path) for path in written)}", f"now: cd {a.output} && snakemake --cores all"]
+    said = [*run.notes, f"written: {', '.join(str(path) for path in written)}"]
+    if a.output / "params.yaml" not in written:
+        said.append(f"{a.output / 'params.yaml'} was there and stays; put this into it:\n{imports.params_text(run)}")
+    said.append(f"now: cd {a.output} && snakemake --cores all")
     return f"{len(run.model_id)} models, {len(run.sample_id):,} samples\n" + "\n".join(said)
 
 
@@ -382,7 +385,7 @@ def parser() -> argparse.ArgumentParser:
     )
     figure.add_argument("--records", type=Path, nargs="*", default=[], help="the data set's description, if records may be shown")
     timings = verb("timings", _timings, "collect the time that every job took", "benchmarks", "output")
-    timings.add_argument("--recipe", required=True)
+    timings.add_argument("--models", nargs="*", default=[], help="names of the audit's recipe and given model")
     timings.add_argument("--audit", required=True)
     verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
     verb("summary", _summary, "write the one-page text report", "metrics", "output", texts=("params",))

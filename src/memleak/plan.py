@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from memleak import plugins, provenance
+from memleak import artefacts, plugins, provenance
 from memleak.designs import Coins, Complements, Shard, Splits, rounds_of, shard_json
 from memleak.params import (
     OWN_TRAINER,
+    SIGNALS,
     SIGNALS_VERSION,
     TRAINING_VERSION,
     Audit,
@@ -30,6 +31,7 @@ from memleak.params import (
     Imported,
     Pairs,
     Params,
+    ParamsError,
     Recipe,
     ReferenceHalves,
     Shadows,
@@ -195,13 +197,12 @@ class PlannedAudit:
         assert self.dataset_id is not None and self.dataset is not None
         return prepared_path(self.dataset_id, self.dataset)
 
-    @property
-    def trained_as(self) -> str:
-        """The recipe of whatever is trained, else what stands for the models."""
-        return self.recipe.name if self.recipe else self.name_of_models
+    def names_of_models(self) -> list[str]:
+        """The recipe of whatever is trained, and the given model."""
+        return [planned.name for planned in (self.recipe, self.given) if planned]
 
     @property
-    def name_of_models(self) -> str:
+    def subject(self) -> str:
         """What stands for the models in the plan: their recipe, or the given model."""
         return self.given.name if self.given else self.recipe.name if self.recipe else "imported"
 
@@ -212,7 +213,7 @@ class PlannedAudit:
                 "audit": self.id,
                 "seed": self.seed,
                 "dataset": self.audit.dataset,
-                "recipe": self.name_of_models,
+                "recipe": self.subject,
                 "design": self.audit.design.model_dump(mode="json"),
                 "shards": [shard_json(shard) for shard, _ in self.shards],
                 "asked": [query.facts for query in sorted({*self.queries()}, key=lambda query: query.name)],
@@ -365,11 +366,38 @@ def _audit(audit_id: str, audit: Audit, params: Params) -> PlannedAudit:
                 others=design.references.pool if design.references else (), overlap=design.overlap, sample=design.sample,
             )  # fmt: skip
             shards = [(shard, query) for shard in _references(design, params)]
+        case Imported():
+            _check_imported(f"audits.{audit_id}", design, audit)
     outside = _population_query(design, audit, params) if audit.needs_population and not isinstance(design, Imported) else None
     release = tuple(_step("releases", entry) for entry in audit.release)
     shards = [(shard, replace(asked, release=release)) for shard, asked in shards]
     query, outside = (asked and replace(asked, release=release) for asked in (query, outside))
     return PlannedAudit(audit_id, audit, params.seed, audit.dataset, dataset, recipe, given, tuple(shards), query, outside)
+
+
+def _check_imported(where: str, design: Imported, audit: Audit) -> None:
+    """Refuse what the file of imported models cannot give: more targets or references than it has, and signals that it lacks."""
+    facts, columns = artefacts.read_facts(design.source), artefacts.columns_of(design.source)
+    if "samples" not in facts:
+        raise ParamsError(f"{where}.design.source: {design.source} holds no imported run; `memleak import` writes one")
+    units, n_targets = [model["round"] for model in facts["models"]], sum(model["is_target"] for model in facts["models"])
+    if design.targets is not None and design.targets > n_targets:
+        raise ParamsError(f"{where}.design.targets: {design.targets} asked for, {design.source} has {n_targets} models to audit; lower targets")
+    there = len(units) - max(units.count(unit) for unit in set(units))  # whoever the target is
+    for attack_id, entry in audit.attacks.items():
+        if entry.get("references", 0) > there:
+            raise ParamsError(
+                f"{where}.attacks.{attack_id}.references: {entry['references']} asked for, each target has {there} of the {len(units)} imported models; "
+                "lower references"
+            )
+        needs = getattr(attack_options(entry), "needs", None)
+        absent = [name for name in (SIGNALS if needs is None else needs.signals) if name not in columns]
+        if absent:
+            say = "" if needs is not None else ", or let `needs` of its Options say what it reads"
+            raise ParamsError(
+                f"{where}.attacks.{attack_id}: reads {', '.join(absent)}, and {design.source} holds {' and '.join(sorted(columns & {*SIGNALS, 'logits'}))} alone; "
+                f"import logits and labels, or leave this attack out{say}"
+            )
 
 
 def _step(room: str, entry: Mapping[str, Any], **known: str) -> str:

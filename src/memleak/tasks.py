@@ -181,8 +181,8 @@ def _write(audit: _Audit, params: dict[str, Any], remarks: list[str]) -> None:
 
 def _given(folder: str, remarks: list[str]) -> dict[str, Any]:
     """The audited model."""
-    code = f"{_code(folder, 'get_model', 'model.py', remarks)}:get_model"
-    return {"name": code, "weights": _weights(folder, remarks), "output": "logits", "inputs": "stored"}
+    code = _code(folder, "get_model", "model.py", remarks)
+    return {"name": f"{code}:get_model", "weights": _weights(folder, Path(code).stem, remarks), "output": "logits", "inputs": "stored"}
 
 
 def _references(audit: _Audit, remarks: list[str]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -216,7 +216,7 @@ def _recipe(shadow: dict[str, Any], recipes: dict[str, Any], remarks: list[str])
     """The id of the recipe that trains a shadow model; a recipe is written once. Adam without decay is AdamW with none."""
     unused = [file.name for file in sorted(Path(shadow["model"]).glob("*")) if file.suffix in (*WEIGHTS, ".pdparams")]
     if unused:
-        remarks.append(f"{shadow['model']}: {', '.join(unused)} not used: a shadow model is trained from new weights")
+        remarks.append(f"{shadow['model']}: {', '.join(unused)} not used for the shadow model, which is trained from new weights")
     recipe = {
         "architecture": f"{_code(shadow['model'], 'get_model', 'model.py', remarks)}:get_model",
         **{key: shadow[key] for key in ("epochs", "batch_size", "learning_rate")},
@@ -251,8 +251,8 @@ def _code(folder: str, function: str, expected: str, remarks: list[str]) -> str:
     return defining[0].as_posix()
 
 
-def _weights(folder: str, remarks: list[str]) -> str:
-    """The file of weights in a folder; the expected one, and a remark, where there is none that can be read."""
+def _weights(folder: str, code: str, remarks: list[str]) -> str:
+    """The file of weights in a folder; the expected one, called as the code is, and a remark, where there is none that can be read."""
     found = sorted(file for file in Path(folder).glob("*") if file.suffix in WEIGHTS)
     found.sort(key=lambda file: WEIGHTS.index(file.suffix))  # stable: safetensors first
     if len(found) > 1:
@@ -260,7 +260,7 @@ def _weights(folder: str, remarks: list[str]) -> str:
     if found:
         return found[0].as_posix()
     paddle = sorted(Path(folder).glob("*.pdparams"))
-    expected = f"{folder}/{paddle[0].stem if paddle else 'model'}.safetensors"
+    expected = f"{folder}/{paddle[0].stem if paddle else code}.safetensors"
     if paddle:
         remarks.append(
             f"{paddle[0].as_posix()}: weights of Paddle cannot be read; load them there (paddle.load), write every array under the name that the "

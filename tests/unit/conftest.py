@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,12 @@ from torch import nn
 def get_model():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 """
-MY_PARTS = {"parts": {part: {"name": f"my_data.py:get_{name}"} for part, name in (("members", "train"), ("non-members", "test"), ("shadow", "shadow"))}}
+MY_PARTS = {
+    "parts": {
+        part: {"name": f"my_data.py:get_{name}"}
+        for part, name in (("members", "train"), ("non-members", "test"), ("shadow", "shadow"), ("public", "population"))
+    }
+}
 GIVEN_MODEL = {"name": "my_model.py:get_model", "weights": "mine.safetensors", "inputs": "stored"}
 GIVEN: dict[str, Any] = {
     "design": {"kind": "given", "model": GIVEN_MODEL, "references": {"kind": "shadow", "models": 4}},
@@ -98,8 +104,13 @@ GIVEN: dict[str, Any] = {
     "alpha": 0.05,
 }
 ALONE: dict[str, Any] = {
-    "design": {"kind": "given", "model": GIVEN_MODEL},
-    "attacks": {"loss": {"name": "threshold"}, "correctness": {"name": "threshold", "signal": "correctness"}},
+    "design": {"kind": "given", "model": GIVEN_MODEL, "population": "public"},
+    "attacks": {
+        "loss": {"name": "threshold"},
+        "correctness": {"name": "threshold", "signal": "correctness"},
+        "gradient": {"name": "threshold", "signal": "gradient_norm"},
+        "population": {"name": "population"},
+    },
     "alpha": 0.05,
 }
 
@@ -183,7 +194,7 @@ def walked(folder: Path, data_path: Path, audit: dict[str, Any], dataset: dict[s
     return done
 
 
-def given_walked(folder: Path, audit: dict[str, Any], files: dict[str, str] | None = None) -> Walk:
+def given_walked(folder: Path, audit: dict[str, Any] = ALONE, files: dict[str, str] | None = None) -> Walk:
     """The same of a model that is there: a small network that knows its 150 members by heart. `files`: of the user's, instead of ours."""
     for name, text in {"my_data.py": MY_DATA, "my_model.py": MY_MODEL, **(files or {})}.items():
         (folder / name).write_text(text)
@@ -222,7 +233,7 @@ def reported(done: Walk) -> Walk:
         report.figure(
             name, done.plan, done.signals, done.thresholds, done / "metrics/small.json", done.audit("roc.parquet"), svg, svg.with_suffix(".png")
         )
-    report.timings(done.folder / "logs/benchmarks", done.planned.recipe.name, "small", done.audit("timings.csv"))
+    report.timings(done.folder / "logs/benchmarks", done.planned.names_of_models(), "small", done.audit("timings.csv"))
     figures = [done.audit(f"figures/{name}.svg") for name in done.planned.figures()]
     report.report(
         done / "metrics/small.json", done.plan, done.audit("decisions.parquet"), done.audit("timings.csv"), figures,
@@ -264,4 +275,10 @@ def given_walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
 @pytest.fixture(scope="session")
 def given_alone(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """A `given` audit without reference models, measured."""
-    return given_walked(tmp_path_factory.mktemp("alone"), ALONE)
+    return given_walked(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="session")
+def walk_given() -> Callable[..., Walk]:
+    """Walks another `given` audit in a folder, with other files of the user's."""
+    return given_walked

@@ -56,7 +56,7 @@ def _draw(walk: Any, name: str, folder: Path, data: Path | None) -> Path:
 
 def _reported(walk: Any, folder: Path, data: Path | None) -> Reported:
     figures = [_draw(walk, name, folder, data) for name in FIGURES]
-    report.timings(folder / "logs/benchmarks", walk.planned.recipe.name, "small", folder / "timings.csv")
+    report.timings(folder / "logs/benchmarks", walk.planned.names_of_models(), "small", folder / "timings.csv")
     inputs = (walk / "metrics/small.json", walk.plan, walk.audit("decisions.parquet"), folder / "timings.csv", figures)
     line = report.report(*inputs, json.loads(walk.planned.page_json()), folder / "report.html")
     return Reported(walk, folder, data, line)

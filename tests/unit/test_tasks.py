@@ -172,6 +172,21 @@ def test_missing_folders_get_the_name_of_what_is_expected(tmp_path, monkeypatch)
     assert "data/train: no such folder; expected there: dataset.py with get_dataset()" in text and "no weights are found" in text
 
 
+def test_weights_that_are_not_there_yet_are_expected_beside_the_code_under_its_name(folder):
+    (folder / "models/resnet18/best.safetensors").unlink()
+    found, remarks = converted(CLASSIC)
+
+    assert found["audits"]["resnet18"]["design"]["model"]["weights"] == "models/resnet18/resnet18_net.safetensors"
+    assert any("no weights are found; expected there: resnet18_net.safetensors" in remark for remark in remarks)
+
+
+def test_a_shadow_model_in_the_folder_of_the_audited_one_is_trained_from_new_weights(folder):
+    found, remarks = converted([task("ML-LEAK", SHADOWED | {"shadow_model": "models/resnet18"})])
+
+    assert found["recipes"]["shadow"]["architecture"] == "models/resnet18/resnet18_net.py:get_model"
+    assert any("best.safetensors not used for the shadow model" in remark for remark in remarks)
+
+
 def test_paddles_weights_come_with_a_way_to_convert_them(folder):
     (folder / "models/resnet18/best.safetensors").rename(folder / "models/resnet18/cifar.pdparams")
     found, remarks = converted(CLASSIC)

@@ -50,9 +50,9 @@ rule timings:
     threads: 1
     params:
         code=provenance.code_digest("memleak.report.timings"),
-        recipe=lambda w: PLAN.audits[w.audit].trained_as,
+        models=lambda w: PLAN.audits[w.audit].names_of_models(),
     shell:
-        "{PYTHON} -m memleak timings --benchmarks logs/benchmarks --recipe {params.recipe} --audit {wildcards.audit}"
+        "{PYTHON} -m memleak timings --benchmarks logs/benchmarks --models {params.models} --audit {wildcards.audit}"
         " --output {output} &> {log}"
 
 

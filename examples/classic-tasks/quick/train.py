@@ -4,7 +4,7 @@ Stands for whatever trained your model: memleak reads the weights and the record
 """
 
 import argparse
-import sys
+import runpy
 from pathlib import Path
 
 import torch
@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch.utils.data import default_collate
 
 HERE = Path(__file__).parent
-sys.path += [str(HERE / folder) for folder in ("datasets/cifar10_train", "datasets/cifar10_test", "models/small_10classes")]
+MODEL = HERE / "models/small_10classes/small.py"
 
-import cifar10_test  # noqa: E402
-import cifar10_train  # noqa: E402
-import small  # noqa: E402
+
+def tensors(name):
+    """All images and labels of a data set, as the audit gets them."""
+    return default_collate(list(runpy.run_path(str(HERE / f"datasets/{name}/{name}.py"))["get_dataset"]()))
 
 
 def accuracy(network, images, labels):
@@ -29,8 +30,8 @@ parser.add_argument("--epochs", type=int, default=15)
 epochs = parser.parse_args().epochs
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
-network = small.get_model().to(device)
-images, labels = (part.to(device) for part in default_collate(list(cifar10_train.get_dataset())))
+network = runpy.run_path(str(MODEL))["get_model"]().to(device)
+images, labels = (part.to(device) for part in tensors("cifar10_train"))
 optimizer = torch.optim.AdamW(network.parameters(), lr=0.003)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, total_steps=epochs * -(-len(labels) // 64))
 for epoch in range(epochs):
@@ -42,6 +43,6 @@ for epoch in range(epochs):
         schedule.step()
     print(f"epoch {epoch + 1} of {epochs}: loss {loss.item():.3f}", flush=True)
 network.eval()
-others = (part.to(device) for part in default_collate(list(cifar10_test.get_dataset())))
+others = (part.to(device) for part in tensors("cifar10_test"))
 print(f"accuracy: {accuracy(network, images, labels):.3f} on members, {accuracy(network, *others):.3f} on others")
-save_file({name: value.cpu() for name, value in network.state_dict().items()}, HERE / "models/small_10classes/small.safetensors")
+save_file({name: value.cpu() for name, value in network.state_dict().items()}, MODEL.with_suffix(".safetensors"))

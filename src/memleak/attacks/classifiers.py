@@ -139,7 +139,7 @@ def require_label(attack: str, use: LabelUse, label: np.ndarray | None) -> None:
 
 def _order_of_models(features: Features, samples: Samples) -> np.ndarray:
     """Models in an order of what they say, [M]: which is called the first means nothing, and must change nothing."""
-    some = samples.order[:N_TOLD_APART]
+    some = samples.order[samples.is_learnt][:N_TOLD_APART]
     keys, weight = [], None
     for model, is_in in enumerate(features.seen.is_in):
         told = features.of_models(np.full(len(some), model), some)

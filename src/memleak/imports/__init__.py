@@ -21,7 +21,7 @@ from memleak.designs import Roster
 from memleak.imports import lira, privacy_meter, table
 from memleak.imports.run import Run, RunError
 
-__all__ = ["FILE", "KINDS", "Run", "RunError", "kind_of", "plan_of", "population_of", "project", "read", "write"]
+__all__ = ["FILE", "KINDS", "Run", "RunError", "kind_of", "params_text", "plan_of", "population_of", "project", "read", "write"]
 
 FILE = "imported.parquet"
 KINDS: dict[str, Callable[[Path, Path | None], Run]] = {"lira": lira.read, "privacy-meter": privacy_meter.read, "table": table.read}
@@ -110,7 +110,7 @@ def _models(run: Run) -> list[dict[str, Any]]:
         sides = {"train": members, "test": ~members}
         found.append({
             "model_id": str(name), "round": int(unit), "is_target": bool(is_target), "membership": _text(np.packbits(members)),
-            "device": "unknown", "torch": "unknown", "engine": "imported",
+            "device": "an unknown device", "torch": "unknown", "engine": "imported",
             **{f"n_{side}": int(chosen.sum()) for side, chosen in sides.items()},
             **{f"{side}_loss": float(loss[row, chosen].mean()) for side, chosen in sides.items()},
             **{f"{side}_accuracy": None if right is None else float(right[row, chosen, 0].mean()) for side, chosen in sides.items()},
@@ -148,6 +148,8 @@ def plan_of(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     if "samples" not in facts:
         raise artefacts.ArtefactError(f"{path}: holds no imported run; `memleak import` writes one")
     samples = pd.concat([_sample_rows(part, number == 1) for number, part in enumerate(facts["samples"])], ignore_index=True)
+    if any(isinstance(part["source_id"], list) for part in facts["samples"]):
+        samples["source_id"] = samples["source_id"].astype(str)  # those of the population may be numbers
     audited = samples.loc[~samples["is_population"], "sample_id"].to_numpy()
     n_samples = int(samples["sample_id"].max()) + 1
     rows = []
@@ -160,7 +162,7 @@ def plan_of(path: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         })  # fmt: skip
     plan = pd.DataFrame(rows, columns=list(artefacts.PLAN_COLUMNS)).astype({"target": "string", "round": "int64"})
     described = {
-        "name": "imported", "n": len(samples), "n_classes": facts["n_classes"], "shape": [], "class_names": None, "licence": None,
+        "name": "imported", "n": len(samples), "n_classes": facts["n_classes"], "shape": [], "class_names": None, "licence": "not imported",
         "n_groups": int(samples["group_id"].nunique()),
     }  # fmt: skip
     known = {"targets": {}, "data": described, "n_samples": n_samples, "is_balanced": facts["is_balanced"], "notes": facts["notes"]}
@@ -189,12 +191,13 @@ def project(run: Run, folder: Path) -> list[Path]:
     path = folder / "params.yaml"
     if not path.exists():
         with artefacts.atomic(path) as temporary:
-            temporary.write_text(_params_text(run), encoding="utf-8")
+            temporary.write_text(params_text(run), encoding="utf-8")
         written.append(path)
     return written
 
 
-def _params_text(run: Run) -> str:
+def params_text(run: Run) -> str:
+    """A params.yaml that audits a run by all attacks that it allows."""
     attacks = {name: entry for name, entry in ATTACKS.items() if _allows(run, entry)}
     audit = {
         "design": {"kind": "imported", "source": FILE},

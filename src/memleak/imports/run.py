@@ -101,6 +101,7 @@ def made(
         np.ones(len(is_member), dtype=bool) if is_target is None else np.asarray(is_target, dtype=bool), np.asarray(sample_id), (*notes, *told),
     )  # fmt: skip
     _check(found, where)
+    _check_groups(found, where)
     found, outside = _parted(_of_samples(found, np.argsort(known, kind="stable")))
     if not found.is_member.size:
         raise RunError(f"{where}: no sample is a member of one model and a non-member of another; nothing can be told of any")
@@ -171,7 +172,7 @@ def _joined(one: Run, other: Run) -> Run:
     return replace(
         one, label=None, group_id=None,
         sample_id=np.concatenate([one.sample_id, other.sample_id]), is_member=np.concatenate([one.is_member, other.is_member], axis=1),
-        source_id=np.concatenate([one.source_id.astype(object), other.source_id.astype(object)]),
+        source_id=np.concatenate([one.source_id, other.source_id]),
         signals={name: np.concatenate([values, other.signals[name]], axis=1) for name, values in one.signals.items() if name in other.signals},
     )  # fmt: skip
 
@@ -193,6 +194,21 @@ def _check(run: Run, where: str) -> None:
     _check_finite(run, where)
     if not run.is_target.any():
         raise RunError(f"{where}: no model is marked as a target; mark one or more, or leave the column out, which audits all")
+
+
+def _check_groups(run: Run, where: str) -> None:
+    """Statistics take the samples of a group for drawn together."""
+    if run.group_id is None:
+        return
+    first = np.unique(run.group_id, return_index=True)[1][run.group_id]  # groups are numbered from 0
+    wrong = (run.is_member != run.is_member[:, first]).any(axis=0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        model = int((run.is_member[:, row] != run.is_member[:, first[row]]).argmax())
+        raise RunError(
+            f"{where}: samples of {len(np.unique(run.group_id[wrong])):,} groups differ in membership, first {run.source_id[first[row]]} and "
+            f"{run.source_id[row]} of model {run.model_id[model]}; a group is trained on as a whole or not at all, mend group_id or leave it out"
+        )
 
 
 def _check_members(run: Run, where: str) -> None:

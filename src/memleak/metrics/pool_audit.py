@@ -233,7 +233,7 @@ class Audited:
         own = scores["folded"][target]
         return Judged(own, own, np.full(len(own), cut), n_fitted, False)
 
-    def columns(self, names: Sequence[str], class_names: Sequence[str]) -> dict[str, pd.Series]:
+    def columns(self, names: Sequence[str], class_names: Sequence[str] | None) -> dict[str, pd.Series]:
         """What samples are sliced by, [N] each."""
         known = {name: self.samples[artefacts.SLICE + name] for name in names if name != "label"}
         return {name: slices.classes(self.samples["label"], class_names) if name == "label" else known[name] for name in names}

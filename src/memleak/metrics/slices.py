@@ -40,10 +40,10 @@ def parts_of(values: pd.Series) -> dict[str, np.ndarray]:
     return found if there.all() else found | {MISSING: ~there}
 
 
-def classes(labels: pd.Series, names: Sequence[str]) -> pd.Series:
-    """Labels [N] as the names of their classes, in the order of labels; numbers where there are no names, or not one for each."""
+def classes(labels: pd.Series, names: Sequence[str] | None) -> pd.Series:
+    """Labels [N] as the names of their classes, in the order of labels; numbers where there are no names, or not one for each. -1: not known."""
     numbers = range(int(labels.max()) + 1)
-    known = [str(names[k]) if k < len(names) else str(k) for k in numbers]
+    known = [str(names[k]) if names and k < len(names) else str(k) for k in numbers]
     known = known if len(set(known)) == len(known) else [str(k) for k in numbers]
     return pd.Series(pd.Categorical.from_codes(labels.to_numpy(), known, ordered=True))
 

@@ -26,7 +26,9 @@ class GivenModel(Frozen):
     )
     mean: tuple[float, ...] = Field((), description="of each channel (or column), subtracted from scaled or stored inputs")
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((), description="of each channel (or column), by which they are divided then")
-    classes: int | None = Field(None, gt=1, description="that it tells apart, where a shadow part of the data set brings more (default: those of the data set)")
+    classes: int | None = Field(
+        None, gt=1, description="that it tells apart, where a shadow part of the data set brings more (default: those of the data set)"
+    )
     batch_size: int = Field(256, gt=0, description="records asked at once")
 
     @model_validator(mode="after")

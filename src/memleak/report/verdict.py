@@ -131,6 +131,9 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     if found is None:
         return Verdict("UNDECIDED", None, None, None, " ".join([_without_threshold(metrics), *bound]), notes)
     tpr, fpr = found["tpr"], found["achieved_fpr"]
+    if tpr["value"] == 0 and fpr["value"] == 0:
+        why = f"No verdict: so many scores tie that nobody lies beyond the thresholds for {pool.level(metrics['alpha'])}; raise alpha, or choose an attack with finer scores."
+        return Verdict("UNDECIDED", None, None, None, " ".join([why, *bound]), notes)
     value = advantage(tpr["value"], fpr["value"])
     # both half widths added up: the most that any dependence between the two rates makes of them
     low, high = advantage(tpr["low"], fpr["high"]), advantage(tpr["high"], fpr["low"])

@@ -1,17 +1,20 @@
 """Norm of the gradient that a sample still sends to the weights: small for what was learnt already.
 
 Nasr et al. 2019, "Comprehensive Privacy Analysis of Deep Learning", a white-box signal: it needs the network itself.
+torch is imported where it is used, for the options are read while the workflow is planned.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from memleak.params import Frozen
 from memleak.signals import Asked, SignalError
+
+if TYPE_CHECKING:
+    import torch
 
 _WEIGHTS_AT_ONCE = 2**26  # gradients held at a time, over all samples of a chunk: 256 MB in float32
 _ROWS_AT_ONCE = 256
@@ -26,6 +29,8 @@ def measure(asked: Asked, options: Options) -> np.ndarray:
 
     In evaluation mode: batch normalisation uses its running statistics, so no sample changes another's gradient.
     """
+    import torch
+
     if asked.network is None or asked.given is None:
         raise SignalError(
             "gradient_norm: the model is a black box, and gradients need the network; give its code and weights, or leave this signal out"
@@ -46,6 +51,8 @@ def measure(asked: Asked, options: Options) -> np.ndarray:
 
 def _check_logits(network: torch.nn.Module, asked: Asked) -> None:
     """The loss is taken of what the network gives: one logit a class, those that were noted, whatever constant is added to them."""
+    import torch
+
     if not len(asked.label):
         return
     assert asked.given is not None
@@ -60,6 +67,9 @@ def _check_logits(network: torch.nn.Module, asked: Asked) -> None:
 
 def _side_by_side(network: torch.nn.Module, weights: dict[str, torch.Tensor], inputs: torch.Tensor, labels: np.ndarray) -> np.ndarray:
     """Norms of a chunk of samples, [b]."""
+    import torch
+    from torch.func import functional_call, grad, vmap
+    from torch.nn import functional
 
     def loss(changed: dict[str, torch.Tensor], one: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(functional_call(network, changed, (one[None],)), label[None])
@@ -73,6 +83,9 @@ def _side_by_side(network: torch.nn.Module, weights: dict[str, torch.Tensor], in
 
 def _one_by_one(network: torch.nn.Module, weights: dict[str, torch.Tensor], inputs: torch.Tensor, labels: np.ndarray) -> np.ndarray:
     """The same of a TorchScript."""
+    import torch
+    from torch.nn import functional
+
     for value in weights.values():
         value.requires_grad_(True)
     norms = np.empty(len(inputs), np.float32)
