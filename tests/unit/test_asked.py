@@ -65,10 +65,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def dataset() -> dict[str, Any]:
-    return {"parts": {part: {"name": f"my_data.py:get_{name}"} for part, name in (("members", "train"), ("non-members", "test"), ("shadow", "shadow"))}}
+    return {
+        "parts": {part: {"name": f"my_data.py:get_{name}"} for part, name in (("members", "train"), ("non-members", "test"), ("shadow", "shadow"))}
+    }
 
 
-def build(attacks: dict[str, Any] | None = None, references: dict[str, Any] | None = SHADOW, model: dict[str, Any] | None = None, **audit: Any) -> plan.Plan:
+def build(
+    attacks: dict[str, Any] | None = None, references: dict[str, Any] | None = SHADOW, model: dict[str, Any] | None = None, **audit: Any
+) -> plan.Plan:
     """The plan of one given audit; two where `second` are the attacks of another."""
     design = {"kind": "given", "model": model or {"name": "my_model.py:get_model"}, **({"references": references} if references else {})}
     second = audit.pop("second", None)
@@ -118,7 +122,7 @@ def test_the_given_model_and_its_references_are_asked_the_same(folder):
     found = build().audits["a"]
 
     assert {query for _, query in found.all_asked()} == {found.query}
-    assert [shard for shard, _ in found.all_asked()][0] is None and len(found.all_asked()) == 2
+    assert next(shard for shard, _ in found.all_asked()) is None and len(found.all_asked()) == 2
     assert found.signals() == found.signals("loss") and found.signals()[0].startswith("results/signals/given/my-model-")
 
 
@@ -140,7 +144,9 @@ def test_an_attack_that_reads_logits_asks_everybody_again_and_trains_nothing(fol
 
 
 def test_attacks_that_want_the_same_ask_once_within_an_audit_and_across_audits(folder):
-    found = build({"loss": {"name": "threshold"}, "top": {"name": "top_k"}, "shokri": {"name": "shadow"}}, second={"salem": {"name": "top_k", "k": 1}})
+    found = build(
+        {"loss": {"name": "threshold"}, "top": {"name": "top_k"}, "shokri": {"name": "shadow"}}, second={"salem": {"name": "top_k", "k": 1}}
+    )
 
     assert len(found.queries) == 2
     assert found.audits["a"].signals("top") == found.audits["a"].signals("shokri") == found.audits["b"].signals("salem")
@@ -213,7 +219,9 @@ def test_code_and_weights_are_inputs_of_the_job_that_asks(folder):
     assert next(iter(build(model={"name": "my_model.py:get_model", "weights": "mine.safetensors"}).given)) == name
 
 
-@pytest.mark.parametrize("changed", [{"output": "probabilities"}, {"inputs": "stored"}, {"weights": "mine.safetensors"}, {"name": "my_model.py:get_three"}])
+@pytest.mark.parametrize(
+    "changed", [{"output": "probabilities"}, {"inputs": "stored"}, {"weights": "mine.safetensors"}, {"name": "my_model.py:get_three"}]
+)
 def test_a_model_that_is_asked_otherwise_has_another_name(folder, changed):
     model = {"name": "my_model.py:get_model"}
 

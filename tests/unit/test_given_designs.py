@@ -53,7 +53,9 @@ def test_the_shadow_pool_is_asked_about_and_not_audited():
 
 
 def test_an_overlap_is_refused_with_its_count():
-    with pytest.raises(OverlapError, match=r"3 of the 60 records of 'non-members' equal one of 'members' .* the first is row 5; .* set overlap: drop"):
+    with pytest.raises(
+        OverlapError, match=r"3 of the 60 records of 'non-members' equal one of 'members' .* the first is row 5; .* set overlap: drop"
+    ):
         audited(AUDITED, with_twins((0, 65), (1, 66), (1, 119)))
 
 
@@ -86,6 +88,7 @@ def test_a_sample_of_the_audited_is_the_same_whatever_else_is_asked():
         assert len(one.members) == len(one.non_members) == 20
         assert one.members.tolist() == alone.members.tolist() and one.non_members.tolist() == alone.non_members.tolist()
     assert set(alone.members) <= set(range(60)) and set(alone.non_members) <= set(range(60, 120))
+    assert (alone.members != alone.non_members - 60).any()  # each side is drawn for itself
     assert audited(asked | {"seed": 1}, known_as()).members.tolist() != alone.members.tolist()
 
 
@@ -136,7 +139,7 @@ def test_units_are_not_split_either():
             counts = pd.Series(known.group_id[task.members]).value_counts()
             assert (counts == 5).all()
     known.group_id[60:65] = known.group_id[0]
-    with pytest.raises(OverlapError, match="5 of the 60 records .*or are of one unit with it"):
+    with pytest.raises(OverlapError, match=r"5 of the 60 records .*or are of one unit with it"):
         audited(AUDITED, known)
 
 

@@ -66,7 +66,10 @@ GOOD = {
         **{"design/model/output": "labels", "attacks": {"c": {"name": "threshold", "signal": "correctness"}, "m": {"name": "label_only"}}}
     ),
     "noise, without references": {"attacks/noise": {"name": "label_only", "method": "noise"}},
-    "a signal of the user's": {"signals": {"depth": {"name": "my_signals.py:depth", "times": 3}}, "attacks/depth": {"name": "threshold", "signal": "depth"}},
+    "a signal of the user's": {
+        "signals": {"depth": {"name": "my_signals.py:depth", "times": 3}},
+        "attacks/depth": {"name": "threshold", "signal": "depth"},
+    },
 }
 
 
@@ -142,14 +145,14 @@ def test_what_does_not_go_together_is_said_in_one_sentence(config, fault):
 def test_parts_and_a_name_of_their_own_exclude_each_other(config):
     config["datasets"]["mine"]["name"] = "digits"
 
-    with pytest.raises(ParamsError, match="datasets.mine: name, source and n belong to each of the parts"):
+    with pytest.raises(ParamsError, match=r"datasets\.mine: name, source and n belong to each of the parts"):
         params.validate(config)
 
 
 def test_a_data_set_of_nothing_says_both_ways_to_write_it(config):
     config["datasets"]["mine"] = {}
 
-    with pytest.raises(ParamsError, match="neither name nor parts is given; write for example {name: digits}, or parts:"):
+    with pytest.raises(ParamsError, match=r"neither name nor parts is given; write for example \{name: digits\}, or parts:"):
         params.validate(config)
 
 

@@ -78,7 +78,7 @@ def test_a_leak_is_seen_among_equal_scores():
 
     assert found["achieved_fpr"]["value"] == approx(0.01, abs=0.006)
     assert found["tpr"]["value"] == approx(0.8 * 0.01 / 0.05, abs=0.05)  # a fifth of those who share the score
-    assert judged(scores, truth).state == "HIGH"
+    assert judged(scores, truth).state != "LOW" and judged(scores, truth).low > 3
 
 
 @pytest.mark.parametrize("fpr", [0.02, 0.1])

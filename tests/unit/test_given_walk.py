@@ -173,7 +173,12 @@ def unlike_world(leak: float, seed: int = 0, n_shadow: int = 300, n_audited: int
 
 @pytest.mark.parametrize(
     ("attack", "options"),
-    [(shadow, shadow.Options(label="none")), (shadow, shadow.Options()), (top_k, top_k.Options(classifier="logistic")), (label_only, label_only.Options())],
+    [
+        (shadow, shadow.Options(label="none")),
+        (shadow, shadow.Options()),
+        (top_k, top_k.Options(classifier="logistic")),
+        (label_only, label_only.Options()),
+    ],
     ids=["shadow", "shadow-per-class", "top-k", "label-only"],
 )
 def test_audited_records_of_another_kind_are_no_leak(attack, options):
@@ -234,7 +239,12 @@ def test_controls_are_those_that_the_design_allows(given_walk, given_alone):
 
 def test_every_figure_has_an_interval_that_holds_it(given_walk, given_alone):
     for attack in [*given_walk.metrics["attacks"].values(), *given_alone.metrics["attacks"].values()]:
-        rates = [attack["auc"], attack["balanced_accuracy"], *attack["rates"], *(one[key] for one in attack["calibrated"] for key in ("tpr", "achieved_fpr"))]
+        rates = [
+            attack["auc"],
+            attack["balanced_accuracy"],
+            *attack["rates"],
+            *(one[key] for one in attack["calibrated"] for key in ("tpr", "achieved_fpr")),
+        ]
         assert all(rate["low"] <= rate["value"] <= rate["high"] for rate in rates)
 
 
@@ -242,7 +252,10 @@ def test_correctness_has_the_rates_of_train_and_test_accuracy(given_walk):
     found, models = given_walk.metrics["attacks"]["correctness"]["natural"], given_walk.metrics["models"]
 
     assert found["is_only"]
-    assert (found["tpr"]["value"], found["achieved_fpr"]["value"]) == (approx(models["train_accuracy"]["value"]), approx(models["test_accuracy"]["value"]))
+    assert (found["tpr"]["value"], found["achieved_fpr"]["value"]) == (
+        approx(models["train_accuracy"]["value"]),
+        approx(models["test_accuracy"]["value"]),
+    )
 
 
 def test_queries_that_signals_took_are_counted_and_bounded(given_walk):

@@ -258,6 +258,7 @@ def test_only_so_many_models_are_audited_as_targets_says(tmp_path):
     found = walked(tmp_path / "run.parquet", tmp_path / "project", attacks={"lira": LIRA}, design=design).metrics
 
     assert found["n_targets"] == 3 and found["attacks"]["lira"]["n_references"] == 11
+    assert "import more models, or raise alpha" in verdict(found).sentence  # 80 records set no threshold for 1 %
 
 
 def test_classes_may_be_missing_and_samples_have_names(tmp_path):

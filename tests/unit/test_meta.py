@@ -11,7 +11,7 @@ from pytest import approx
 from scipy.stats import norm
 from worlds import gaussian_world
 
-from memleak.attacks import AttackError, meta, threshold
+from memleak.attacks import AttackError, Evidence, meta, threshold
 from memleak.attacks.classifiers import Samples
 from memleak.attacks.estimate import Comparison
 from memleak.attacks.meta import Options, Relative
@@ -55,6 +55,21 @@ def test_a_reference_is_compared_with_the_others_but_its_complement():
         ]
 
         assert found == approx(np.array(expected), nan_ok=True)
+
+
+def test_calibrated_a_shadow_pool_may_have_records_that_every_reference_trained_on():
+    """Each trained on a random half of it: with 3 of them one record in eight is IN for all, and is not learnt from."""
+    draw, n = np.random.default_rng(0), 2000
+    is_audited, is_member = np.arange(n) < 800, np.arange(n) < 400
+    is_in = (draw.random((3, n)) < 0.5) & ~is_audited
+    level = draw.normal(0, 2, n)  # how hard a record is
+    loss = level - 1.5 * np.vstack([is_member, is_in]) + draw.normal(size=(4, n))
+    evidence = Evidence({"loss": loss[0, :, None]}, {"loss": loss[1:, :, None]}, is_in, sample_id=np.arange(n), is_audited=is_audited)
+
+    scores = meta.score(evidence, Options(signals=("loss",), calibrated=True))
+
+    assert is_in.all(axis=0).any() and np.isfinite(scores[:800]).all() and np.isnan(scores[800:]).all()
+    assert roc.auc(scores[:800], is_member[:800]) == approx(norm.cdf(1.5 / np.sqrt(2 * (1 + 1 / 3))), abs=0.04)
 
 
 def test_the_complement_is_known_though_audited_records_are_out_for_everybody():

@@ -93,7 +93,7 @@ def written(folder, made: World, names=None, slices=None):
         "target_id": np.repeat(models, n), "sample_id": np.tile(np.arange(n), len(models)),
         **{name: made.scores.ravel() for name in ("score", "folded", "odd", "even")},
     })  # fmt: skip
-    table = table.replace_schema_metadata({"memleak": json.dumps({"n_references": 6, "n_references_of_mocks": 4})})
+    table = table.replace_schema_metadata({"memleak": json.dumps({"n_references": 6, "n_references_of_mocks": 4, "n_queries": 1.0})})
     pq.write_table(table, folder / "loss.parquet", row_group_size=n)
     return folder
 

@@ -165,15 +165,17 @@ class Comparison:
         return (self.is_reference[turns] @ flat).reshape(-1, *values.shape[1:])
 
     def require(self, needs: Needs, attack: str) -> None:
-        """Raise AttackError where a turn has fewer references than an attack needs, or none at all."""
+        """Raise AttackError where a turn has fewer references of an audited sample than an attack needs, or none at all."""
         if not self.is_reference.sum(axis=1).all():
             raise AttackError(f"{attack}: there is no reference model, at least 1 is needed; train reference models")
         if not (needs.inside or needs.outside):
             return
         n_references = self.is_reference.sum(axis=1)
+        is_audited = np.ones(self.n_samples, dtype=bool) if self.is_audited is None else np.asarray(self.is_audited)
         for samples in self.chunks():
-            inside = self.over_references(self.is_in[:, samples])
-            ids = None if self.sample_id is None else self.sample_id[samples]
+            kept = is_audited[samples]  # those of a shadow pool are learnt from where they can be, and not scored
+            inside = self.over_references(self.is_in[:, samples])[:, kept]
+            ids = None if self.sample_id is None else self.sample_id[samples][kept]
             for turn in range(self.n_turns):
                 _require_counts(inside[turn], n_references[turn] - inside[turn], needs, attack, ids)
 

@@ -56,8 +56,8 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     """Log-odds that the target trained on the sample, [N], from all its signals, each averaged over views.
 
     The classifier is fitted on what the references say of other samples, in three folds (`classifiers.out_of_fold`),
-    so that several records are needed. `calibrated` asks for two OUT references of every sample: a reference is
-    compared with the others as the target is with all.
+    so that several records are needed. `calibrated` asks for two OUT references of every audited sample: a reference
+    is compared with the others as the target is with all.
     """
     return _score(Comparison.of_evidence(evidence), evidence.label, evidence.group, options)[0]
 
@@ -126,7 +126,8 @@ class Relative(Features):
 
     def of_target(self, turn: int, samples: np.ndarray) -> np.ndarray:
         assert self.outside is not None
-        return super().of_target(turn, samples) - self.outside.total[samples] / self.outside.count[samples][:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a record of a shadow pool that every reference trained on; it is not scored
+            return super().of_target(turn, samples) - self.outside.total[samples] / self.outside.count[samples][:, None]
 
     def _is_out(self, models: np.ndarray, samples: np.ndarray) -> np.ndarray:
         return ~self.seen.is_in[models, samples]

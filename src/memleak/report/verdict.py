@@ -163,7 +163,8 @@ def _without_threshold(metrics: dict[str, Any]) -> str:
             f"bring {pool.non_members_for(metrics['alpha'])} or more, or raise alpha."
         )
     needed = pool.MODELS_FOR_MOCKS.get(metrics["kind"], pool.MODELS_FOR_MOCKS["halves"])
-    return f"No verdict: thresholds are set on mock targets, which takes {needed} models or more, and records for alpha; raise models in the design."
+    todo = "import more models, or raise alpha" if metrics["kind"] == "imported" else "raise models in the design"
+    return f"No verdict: thresholds are set on mock targets, which takes {needed} models or more, and records for alpha; {todo}."
 
 
 def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:

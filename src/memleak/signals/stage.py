@@ -93,7 +93,7 @@ def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[st
         "arm": "given",
         "target": None,
         "engine": "given",
-        "output": model.output,
+        "torch": torch.__version__,
         **loaded.describe(),
     }
     if asked["samples"] == "given":
