@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,6 +199,7 @@ def given_walked(folder: Path, audit: dict[str, Any] = ALONE, files: dict[str, s
     """The same of a model that is there: a small network that knows its 150 members by heart. `files`: of the user's, instead of ours."""
     for name, text in {"my_data.py": MY_DATA, "my_model.py": MY_MODEL, **(files or {})}.items():
         (folder / name).write_text(text)
+        sys.modules.pop(Path(name).stem, None)  # of another test's folder
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         declared = params.Dataset(**MY_PARTS)

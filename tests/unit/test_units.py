@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from memleak import artefacts, data, params
+from memleak.attacks import threshold
 from memleak.attacks.pools import Models
 from memleak.data import columns, images
 from memleak.data import stage as data_stage
@@ -24,7 +25,7 @@ from memleak.metrics.audit import models_found
 from memleak.metrics.units import Units
 from memleak.report import page
 
-ATTACK = {"id": "loss", "name": "threshold", "options": {}, "alpha": 0.05}
+ATTACK = {"id": "loss", "name": "threshold", "options": threshold.Options().model_dump(), "alpha": 0.05}
 SETTINGS = {"headline": "loss", "allow_mixed": False, "epsilon": {"delta": 1e-5, "confidence": 0.95, "strategy": "bonferroni"}}
 DATA = {"name": "w", "n": 262, "n_classes": 2, "shape": [4], "class_names": ["no", "yes"], "licence": "none", "n_groups": 60}
 MODEL = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from memleak import provenance
 from memleak.data import Dataset, Samples, moments
@@ -17,6 +18,7 @@ from memleak.models import ModelError
 from memleak.params import plugin_code
 from memleak.params.designs import GivenModel
 
+QUIET_SECONDS = 3  # a bar is shown where answers take longer
 Answerer = Callable[[np.ndarray], Any]
 
 
@@ -91,7 +93,8 @@ class Given:
             raise ModelError(f"{self.where}: no record to ask about")
         if self.network is not None:
             self.network.eval()  # whoever used it in between
-        found = [self._one_batch(inputs[start : start + self.rows], len(inputs) > self.rows) for start in range(0, len(inputs), self.rows)]
+        starts = tqdm(range(0, len(inputs), self.rows), desc=self.where, unit="batch", leave=False, delay=QUIET_SECONDS, disable=None)
+        found = [self._one_batch(inputs[start : start + self.rows], len(inputs) > self.rows) for start in starts]
         output = np.concatenate(found)
         is_bad = ~np.isfinite(output).reshape(len(output), -1).all(axis=1)
         if is_bad.any():

@@ -85,7 +85,7 @@ def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[st
 
     noted = Noted(asked, roster, dataset, 1, outputs.signals_known(model.output))
     for number in range(len(noted.views)):
-        noted.add(0, number, answer(noted.shown(number)), Asker(answer, loaded.network, loaded.prepare))
+        noted.add(0, number, answer(noted.shown(number)), Asker(answer, loaded.network, loaded.prepare if loaded.network is not None else None))
     facts = {
         "model_id": name,
         "round": -1,
@@ -178,10 +178,12 @@ class Noted:
         """A signal that takes queries of its own, [N]; they are counted and bounded."""
         options = plugin_options("signals", {"name": entry["name"], **entry["options"]})
         n, most, counted = len(self.roster), getattr(options, "queries", None), 0
+        progress = tqdm(total=most and most * n, desc=entry["column"], unit="query", unit_scale=True, leave=False, disable=None)
 
         def answer(inputs: np.ndarray) -> np.ndarray:
             nonlocal counted
             counted += len(inputs)
+            progress.update(len(inputs))
             if most is not None and counted > most * n:
                 raise SignalError(f"{entry['name']}: more than {most} queries a sample were made; raise queries, or mend the signal")
             return released(asker.answer(inputs), self._release)
@@ -189,6 +191,7 @@ class Noted:
         network, given = (None, None) if self._release else (asker.network, asker.given)  # whoever sees a release sees no weights
         asked = Asked(self.shown(number), self.roster.label, self.roster.sample_id, logits, answer, network, given)
         values = np.asarray(plugins.function_of("signals", entry["name"])(asked, options), dtype=np.float32)
+        progress.close()
         if values.shape != (n,) or not np.isfinite(values).all():
             said = f"shape {values.shape}" if values.shape != (n,) else f"{int((~np.isfinite(values)).sum())} values that are not finite"
             raise SignalError(f"{entry['name']}: it gave {said}; expected one finite number for each of {n} samples")
