@@ -126,7 +126,7 @@ def test_a_verdict_needs_somebody_beyond_the_thresholds():
     found = verdict({
         "kind": "halves", "headline": "a", "alpha": 0.01, "epsilon": None, "design": {}, "controls": {"null": None, "count": None},
         "models": {"train_accuracy": None, "test_accuracy": None, "chance": 0.1, "mixed": []},
-        "attacks": {"a": {"n_references": 0, "auc": {"value": 0.9, "low": 0.89, "high": 0.91}, "rates": [{"n_non_members": 5000}],
+        "attacks": {"a": {"n_references": 0, "auc": {"value": 0.9, "low": 0.89, "high": 0.91}, "advantage": {"value": 0.8, "low": 0.7, "high": 0.9}, "rates": [{"n_non_members": 5000}],
                           "calibrated": [{"at_fpr": 0.01, "tpr": nobody, "achieved_fpr": nobody}]}},
     })  # fmt: skip
 

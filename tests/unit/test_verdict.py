@@ -126,6 +126,7 @@ def _pool(low=0.05, value=0.06, high=0.07, fpr=0.01, kind="halves", **changes):
     at_alpha = {"at_fpr": 0.01, "tpr": {"value": value, "low": low, "high": high}, "achieved_fpr": {"value": fpr, "low": fpr, "high": fpr}}
     rate = {"at_fpr": 0.01, "certified": True, "n_non_members": 1400}
     attack = {"name": "lira", "n_references": 62, "calibrated": [at_alpha], "auc": {"value": 0.64, "low": 0.63, "high": 0.65}, "rates": [rate]}
+    attack["advantage"] = {"value": 0.04, "low": 0.02, "high": 0.06}
     models = {"chance": 0.1, "mixed": [], "train_accuracy": {"value": 1.0}, "test_accuracy": {"value": 0.95}}
     found = {
         "kind": kind, "alpha": 0.01, "headline": "lira", "design": {"kind": kind, "mislabelled": False}, "models": models, "epsilon": None,
@@ -187,3 +188,18 @@ def test_an_epsilon_of_zero_is_no_proof_of_privacy():
     found = verdict(_pool(kind="canaries", epsilon={"epsilon": 0.0, "delta": 0, "confidence": 0.95, "runs": []}))
 
     assert "not shown to have a privacy loss" in found.sentence
+
+
+def test_a_leak_at_high_false_positive_rates_is_told_beside_a_low_verdict():
+    """A model that is right about all members and 70 % of the others: nothing at 1 %, much where an attacker may be wrong often."""
+    found = verdict(_pool(attack={"advantage": {"value": 0.3, "low": 0.27, "high": 0.33}}))
+
+    assert sum("may be wrong more often" in note for note in found.notes) == 1
+    assert not any("may be wrong more often" in note for note in verdict(_pool()).notes)
+
+
+def test_a_model_that_answers_differently_each_time_is_named():
+    models = _pool()["models"]
+    found = [verdict(_pool(models=models | {"given": {"is_repeatable": known}})).notes for known in (False, True)]
+
+    assert any("answers differently" in note for note in found[0]) and not any("answers differently" in note for note in found[1])

@@ -13,16 +13,16 @@ EXAMPLE = "examples/classic-tasks"
 LEFT_BY_RUNS = shutil.ignore_patterns("*.safetensors", "quick", "raw", "results", "data", "logs", ".snakemake", ".memleak")
 NUMBER = r"[01]\.\d+ \[[01]\.\d+, [01]\.\d+\]"
 SMALLER = {
-    "cifar10_train": (2_500, 600),
-    "cifar10_test": (1_000, 400),
-    "cifar10_shadow_train": (27_500, 25_600),
-    "cifar10_shadow_test": (38_500, 37_900),
+    "cifar10_train": (2_500, 400),
+    "cifar10_test": (1_000, 300),
+    "cifar10_shadow_train": (27_500, 25_400),
+    "cifar10_shadow_test": (38_500, 37_800),
 }
 
 
 @pytest.fixture(scope="session")
 def quick_run(shared, test_data):
-    """The quick example with a quarter of its records: its model trained, its tasks turned into params, its audit done."""
+    """The quick example with a fraction of its records: its model trained, its tasks turned into params, its audit done."""
 
     def make(folder) -> None:
         shutil.copytree(Path(__file__).parents[2] / EXAMPLE / "quick", folder.path, dirs_exist_ok=True, ignore=LEFT_BY_RUNS)
@@ -50,7 +50,7 @@ def test_the_quick_list_ends_in_the_classic_report(quick_run):
 
     assert said.startswith("Model Privacy Leakage Analysis Report\n") and list(blocks) == ["Models", "Datasets", "Attacks", "Summary"]
     assert re.search(r"small.*train_acc: [01]\.\d+.*test_acc: 0\.\d+", blocks["Models"])
-    assert "is_member_dataset: true, length: 600" in blocks["Datasets"] and "is_member_dataset: false, length: 400" in blocks["Datasets"]
+    assert "is_member_dataset: true, length: 400" in blocks["Datasets"] and "is_member_dataset: false, length: 300" in blocks["Datasets"]
     attacks = dict(re.findall(r"^- name: ([\w-]+)(.*?)(?=\n- name|\Z)", blocks["Attacks"], re.MULTILINE | re.DOTALL))
     assert list(attacks) == ["baseline", "ml-leak", "label-only"]
     for name, figures in attacks.items():

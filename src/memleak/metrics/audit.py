@@ -63,7 +63,7 @@ def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_m
             )
     summary = _summary(given or models, plan["data"]["n_classes"]) | {"mixed": list(mixed)}  # what the models differ in, though they should not
     if given:
-        summary["given"] = {key: given[0].get(key) for key in ("form", "name", "weights", "output", "sha256", "device")}
+        summary["given"] = {key: given[0].get(key) for key in ("form", "name", "weights", "output", "sha256", "device", "is_repeatable")}
         summary["references"] = _summary(trained, plan["data"]["n_classes"]) if trained else None
     return summary
 

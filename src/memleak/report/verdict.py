@@ -249,9 +249,32 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
         found.append(f"The headline attack is worse than guessing (AUC {headline['auc']['value']:.3f}): its scores may have the wrong sign.")
     if metrics["design"].get("mislabelled"):
         found.append("The canaries have wrong labels, which only memory can answer: natural records leak less, and the verdict is not about them.")
+    found += [*_given_notes(metrics), *_threshold_notes(metrics)]
     n, needed = pool.n_distinct(metrics), pool.records_for(metrics["alpha"])
     if n < needed:
         found.append(
             f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {needed:,}."
         )
     return found
+
+
+def _given_notes(metrics: dict[str, Any]) -> list[str]:
+    """What to know of a model of the user's."""
+    given = metrics["models"].get("given") or {}
+    if given.get("is_repeatable", True):
+        return []
+    return [
+        "Asked twice about the same records the model answers differently, so that attacks which ask more often see more than these do; "
+        "is something random left on, such as dropout?"
+    ]
+
+
+def _threshold_notes(metrics: dict[str, Any]) -> list[str]:
+    """What the verdict does not see, which reads one low false-positive rate."""
+    best, judged = metrics["attacks"][metrics["headline"]]["advantage"], pool.calibrated(metrics, metrics["headline"])
+    if judged is None or best["low"] < AVERAGE.high or judged["tpr"]["high"] >= best["value"]:
+        return []
+    return [
+        f"At the best threshold for these scores TPR - FPR is {pool.share(best['value'])} (optimistic): an attacker who may be wrong more often than about "
+        f"{pool.level(metrics['alpha'])} of the others learns more than the verdict says."
+    ]

@@ -26,6 +26,7 @@ from memleak.training import devices, loop
 from memleak.training.batches import Pick, inputs_on
 from memleak.training.store import read_model
 
+ASKED_AGAIN = 64  # records that a given model is asked about a second time: does it answer alike?
 ROWS_AT_ONCE = 256  # of a forward pass
 SAMPLES_PER_GROUP = 8192  # a row group of the file holds the answers of all models of a shard about so many samples
 
@@ -84,8 +85,13 @@ def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[st
         return np.pad(logits, ((0, 0), (0, more)), constant_values=outputs.NEVER) if more else logits
 
     noted = Noted(asked, roster, dataset, 1, outputs.signals_known(model.output))
+    asker = Asker(answer, loaded.network, loaded.prepare if loaded.network is not None else None)
+    is_repeatable = True
     for number in range(len(noted.views)):
-        noted.add(0, number, answer(noted.shown(number)), Asker(answer, loaded.network, loaded.prepare if loaded.network is not None else None))
+        shown = noted.shown(number)
+        logits = answer(shown)  # [N, C]
+        noted.add(0, number, logits, asker)
+        is_repeatable &= bool(np.allclose(answer(shown[:ASKED_AGAIN]), logits[:ASKED_AGAIN], rtol=1e-3, atol=1e-3))
     facts = {
         "model_id": name,
         "round": -1,
@@ -93,6 +99,7 @@ def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[st
         "arm": "given",
         "target": None,
         "engine": "given",
+        "is_repeatable": is_repeatable,
         "torch": torch.__version__,
         **loaded.describe(),
     }
