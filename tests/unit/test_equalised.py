@@ -133,7 +133,7 @@ def test_the_draw_knows_the_sample_and_not_its_place():
 def test_it_does_not_matter_how_many_samples_are_drawn_at_once(monkeypatch):
     pool = drawn_together(0, samples=40)
     whole = pool.evidence(turns(pool)[1])
-    monkeypatch.setattr("memleak.attacks.DRAWN_AT_ONCE", 100)
+    monkeypatch.setattr("memleak.attacks.equalised.DRAWN_AT_ONCE", 100)
 
     assert np.array_equal(pool.evidence(turns(pool)[1]).reference["loss"], whole.reference["loss"])
 
