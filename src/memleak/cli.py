@@ -201,7 +201,7 @@ def _import_tasks(a: argparse.Namespace) -> str:
     from memleak import artefacts, tasks
 
     config, remarks = tasks.convert(a.tasks)
-    text = "".join(f"# {remark}\n" for remark in remarks) + yaml.safe_dump(config, sort_keys=False)
+    text = "".join(f"# {remark}\n" for remark in remarks) + yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=140)
     if a.output is None:
         return text
     if a.output.exists():

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from memleak import artefacts, params, plan
+from memleak import artefacts, params
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def audit(config: Mapping[str, Any] | str | os.PathLike[str], cores: int | str =
         with artefacts.atomic(written) as temporary:
             temporary.write_text(text, encoding="utf-8")
     run(where, cores)
-    found = {name: artefacts.read_json(where / f"results/metrics/{name}.json") for name in plan.build(checked).audits}
+    found = {name: artefacts.read_json(where / f"results/metrics/{name}.json") for name in checked.audits}
     return Audit(where, found)
 
 

@@ -156,17 +156,19 @@ class PlannedAudit:
         """What the models say about the audited samples: as the audit asks, or as one attack does."""
         if isinstance(self.audit.design, Imported):
             return [self.audit.design.source]
-        return [self.answers(shard, self.asked_by(attack_id, query)) for shard, query in self._everybody()]
+        return [self.answers(shard, self.asked_by(attack_id, query)) for shard, query in self._everybody(attack_id)]
 
-    def population_signals(self) -> list[str]:
-        """What they say about the population."""
+    def population_signals(self, attack_id: str | None = None) -> list[str]:
+        """What they say about the population; those alone that an attack compares."""
         if isinstance(self.audit.design, Imported):
             return [self.audit.design.population] if self.audit.design.population else []
-        return [] if self.outside is None else [self.answers(shard, self.outside) for shard, _ in self._everybody()]
+        return [] if self.outside is None else [self.answers(shard, self.outside) for shard, _ in self._everybody(attack_id)]
 
-    def _everybody(self) -> list[tuple[Shard | None, Query]]:
-        """The shards, and before them the given model (None), with what the audit asks them."""
-        return [*([(None, self.query)] if self.given and self.query else []), *self.shards]
+    def _everybody(self, attack_id: str | None = None) -> list[tuple[Shard | None, Query]]:
+        """The shards, and before them the given model (None), with what the audit asks them; that alone for an attack without references."""
+        given: list[tuple[Shard | None, Query]] = [(None, self.query)] if self.given and self.query else []
+        needs = getattr(attack_options(self.audit.attacks[attack_id]), "needs", None) if attack_id is not None else None
+        return given if given and needs is not None and not needs.has_references else [*given, *self.shards]
 
     def answers(self, shard: Shard | None, query: Query) -> str:
         """Where a shard's answers to a query lie, or the given model's."""
@@ -236,9 +238,12 @@ class PlannedAudit:
     def all_asked(self) -> list[tuple[Shard | None, Query]]:
         """Every query of a shard (None: of the given model) that some attack, or the audit, makes."""
         found: dict[tuple[Shard | None, Query], None] = {}
-        for shard, query in self._everybody():
-            for asked in [query, *(self.asked_by(attack, query) for attack in self.audit.attacks), *([self.outside] if self.outside else [])]:
-                found[shard, asked] = None
+        for attack_id in (None, *self.audit.attacks):
+            for shard, query in self._everybody(attack_id):
+                found[shard, self.asked_by(attack_id, query)] = None
+        for shard, _ in self._everybody() if self.outside else ():
+            assert self.outside is not None
+            found[shard, self.outside] = None
         return list(found)
 
     @property

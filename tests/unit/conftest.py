@@ -183,7 +183,8 @@ def walked(folder: Path, data_path: Path, audit: dict[str, Any], dataset: dict[s
     if planned.given:
         data.features(data_path, done.samples, done.audit("features.parquet"))
     for attack, thresholds, scores in zip(planned.audit.attacks, done.thresholds, done.scores, strict=True):
-        options, population = json.loads(planned.attack_json(attack)), done.population if planned.wants_population(attack) else []
+        options, wanted = json.loads(planned.attack_json(attack)), planned.population_signals(attack) if planned.wants_population(attack) else []
+        population = [folder / path for path in wanted]
         attacks.score(done.plan, done.samples, done.asked_by(attack), population, options, scores)
         metrics.threshold(done.plan, done.signals, scores, options, thresholds)
     metrics.decide(done.plan, done.signals, done.thresholds, done.scores, done.audit("decisions.parquet"))

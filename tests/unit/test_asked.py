@@ -123,11 +123,20 @@ def test_the_given_model_and_its_references_are_asked_the_same(folder):
 
     assert {query for _, query in found.all_asked()} == {found.query}
     assert next(shard for shard, _ in found.all_asked()) is None and len(found.all_asked()) == 2
-    assert found.signals() == found.signals("loss") and found.signals()[0].startswith("results/signals/given/my-model-")
+    assert found.signals()[0].startswith("results/signals/given/my-model-")
+
+
+def test_references_are_not_asked_for_an_attack_that_does_not_compare_with_them(folder):
+    """A label-only attack of 200 queries a record would ask every reference as often, for nothing."""
+    found = build({"loss": {"name": "threshold"}, "noise": {"name": "label_only", "method": "noise"}, "offline": {"name": "lira", "mode": "offline"}})
+
+    assert found.audits["a"].signals("loss") == found.audits["a"].signals()[:1] and len(found.audits["a"].signals("noise")) == 1
+    assert found.audits["a"].signals("offline") == found.audits["a"].signals() and len(found.audits["a"].signals()) == 2
+    assert sum(bool(query.signals) for _, query in found.audits["a"].all_asked()) == 1
 
 
 def test_a_query_is_read_back_from_its_json_and_says_nothing_empty(folder):
-    query = build({"top": {"name": "top_k"}}).audits["a"].all_asked()[1][1]
+    query = build({"top": {"name": "top_k"}}).audits["a"].all_asked()[-1][1]
     facts = json.loads(query.canonical_json())
 
     assert facts == query.facts and facts["logits"] is True and facts["others"] == ["shadow"]

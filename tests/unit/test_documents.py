@@ -29,6 +29,7 @@ def test_the_schema_accepts_params_yaml_and_refuses_a_misspelt_key(project):
 
 def test_every_params_file_is_valid_and_plans(project):
     files = [project / "params.yaml", *sorted(project.glob("examples/**/params.yaml"))]
+    files = [path for path in files if "classic-tasks" not in path.parts]  # plug-ins of its own folder: test_classic_tasks
     for path in files:
         built = plan.build(params.load(path))
         assert built.models(), path

@@ -10,8 +10,8 @@ from worlds import gaussian_world
 
 from memleak.attacks import AttackError, Evidence, Pool, Turn, label_only
 from memleak.attacks.label_only import Options
-from memleak.params import N_OF_FAMILY
 from memleak.metrics import roc
+from memleak.params import N_OF_FAMILY
 from memleak.signals.views import expand
 
 N = 1500

@@ -79,7 +79,7 @@ def test_the_page_has_its_classic_shape():
 def test_the_auc_of_correctness_is_that_of_train_and_test_accuracy():
     """(.82344 + 1 - .5927) / 2 = .615, where a known tool printed .595; precision is that of balanced sets, and recall the train accuracy."""
     attack = measured(right(0.8235, 0.5925), "threshold", options={"signal": "correctness"})
-    found = texts._at_threshold(metrics({"baseline": attack}, train=0.8235, test=0.5925), "baseline")
+    found = texts._at_thresholds(metrics({"baseline": attack}, train=0.8235, test=0.5925), "baseline")[0]
 
     assert attack["auc"]["value"] == approx((0.8235 + 1 - 0.5925) / 2) == found.accuracy.value
     assert found.recall.value == 0.8235 and found.precision.value == approx(0.8235 / (0.8235 + 0.5925))

@@ -70,7 +70,7 @@ def population_of(wildcards):
     """What an audit's models say about the population; nothing where the attack does not ask."""
     planned = PLAN.audits[wildcards.audit]
     return (
-        planned.population_signals()
+        planned.population_signals(wildcards.attack)
         if planned.wants_population(wildcards.attack)
         else []
     )

@@ -120,7 +120,9 @@ class Comparison:
                     f"{name}: the target has shape {expected[1:]}, the references {found}, is_in {is_in.shape}; "
                     "expected [N, Q], [M, N, Q] and [M, N] for M references, N samples and Q views"
                 )
-        return cls(evidence.reference, is_in, np.ones((1, len(is_in))), evidence.target, np.zeros(1, dtype=int), evidence.sample_id, evidence.is_audited)
+        return cls(
+            evidence.reference, is_in, np.ones((1, len(is_in))), evidence.target, np.zeros(1, dtype=int), evidence.sample_id, evidence.is_audited
+        )
 
     @classmethod
     def of_turns(cls, pool: Pool, turns: Sequence[Turn]) -> Comparison:

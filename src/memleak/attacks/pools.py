@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,11 @@ class Models:
     is_target: np.ndarray  # [M] bool
     is_member: np.ndarray  # [M, N] bool
     is_given: bool = False  # whether the audited model is the user's
+
+    def audited(self) -> Models:
+        """The audited models alone."""
+        kept = self.targets
+        return replace(self, model_id=self.model_id[kept], unit=self.unit[kept], is_target=self.is_target[kept], is_member=self.is_member[kept])
 
     @property
     def targets(self) -> np.ndarray:
@@ -100,11 +105,17 @@ def read_samples(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def read(
-    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path], signals: Sequence[str]
-) -> tuple[Pool, Models]:
-    """All that the attacks of a pool audit read. A model or sample that the plan names and the signals lack is an error."""
+    plan_path: Path, samples_path: Path, signal_paths: Sequence[Path], population_paths: Sequence[Path], signals: Sequence[str],
+    *, are_compared: bool = True,
+) -> tuple[Pool, Models]:  # fmt: skip
+    """All that the attacks of a pool audit read. A model or sample that the plan names and the signals lack is an error.
+
+    Where a given model is not compared with its references (`are_compared`), these were not asked.
+    """
     samples, population = read_samples(samples_path)
     models = read_models(plan_path, samples["sample_id"].to_numpy())
+    if models.is_given and not are_compared:
+        models = models.audited()
     return Pool(
         signals=read_signals(signal_paths, list(models.model_id), samples["sample_id"].to_numpy(), signals),
         is_in=models.is_member,

@@ -56,7 +56,8 @@ def _score_pool(
     with one half of the references and with the other, to see how far the scores depend on who the references are.
     """
     needs = needs_of(options)
-    pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths if needs.population else (), needs.signals)
+    population_paths = population_paths if needs.population else ()
+    pool, models = pools.read(plan_path, samples_path, signal_paths, population_paths, needs.signals, are_compared=needs.has_references)
     pool = pool if needs.fits else pool.audited()
     every = pools.turns_of(models, attack.get("references"))
     facts = {

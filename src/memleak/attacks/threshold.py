@@ -96,9 +96,7 @@ class _Sorted:
         return _Sorted(self.value[kept], self.is_in[kept], self.model[kept], self.label[kept])
 
 
-def _sort(
-    signals: Mapping[str, np.ndarray], is_in: np.ndarray, label: np.ndarray | None, is_audited: np.ndarray | None, options: Options
-) -> _Sorted:
+def _sort(signals: Mapping[str, np.ndarray], is_in: np.ndarray, label: np.ndarray | None, is_audited: np.ndarray | None, options: Options) -> _Sorted:
     per_class = options.thresholds == "per_class"
     if per_class and label is None:
         raise AttackError("threshold: thresholds: per_class needs the labels of the samples, the evidence has none; use thresholds: global")

@@ -7,7 +7,7 @@ has accuracy .5. Each stands at a threshold that was not chosen on the scores it
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def text(metrics: dict[str, Any], params: dict[str, Any]) -> str:
     if metrics["kind"] == "pairs":
         raise ValueError(f"{metrics.get('audit', 'audit')}: an audit of pairs is about a few records; this report is about a model, see report.html")
     verdict = verdicts.verdict(metrics)
-    found = {name: _at_threshold(metrics, name) for name in metrics["attacks"]}
+    found = {name: _at_thresholds(metrics, name) for name in metrics["attacks"]}
     states = {name: _state(metrics, name, found[name], verdict) for name in found}
     blocks = [
         [TITLE], ["Models:", *_models(metrics, params)], ["Datasets:", *_datasets(metrics, params)],
@@ -157,16 +157,15 @@ def _is_correctness(attack: Mapping[str, Any]) -> bool:
     return bool((attack.get("natural") or {}).get("is_only"))
 
 
-def _at_threshold(metrics: dict[str, Any], name: str) -> _Balanced | None:
-    """An attack at the threshold that it is judged at; None where none could be set without its own scores."""
-    attack = metrics["attacks"][name]
+def _at_thresholds(metrics: dict[str, Any], name: str) -> list[_Balanced]:
+    """An attack at the thresholds that it is judged at, its own first; none where none could be set without its own scores."""
+    attack, found = metrics["attacks"][name], pool.calibrated(metrics, name)
     if _is_correctness(attack):
-        return _balanced("at its natural threshold, member where the model is right", attack["natural"])
-    found = pool.calibrated(metrics, name)
-    if found is None:
-        return None
+        return [_balanced("at its natural threshold, member where the model is right", attack["natural"])]
+    own = [_balanced("at its own threshold, which was fitted on references", attack["natural"])] if attack.get("natural") else []
     source = metrics.get("thresholds_from") or "mock targets"
-    return _balanced(f"at the threshold that {source} set for a false-positive rate of {pool.level(metrics['alpha'])}", found)
+    where = f"at the threshold that {source} set for a false-positive rate of {pool.level(metrics['alpha'])}"
+    return [*own, *([_balanced(where, found)] if found else [])]
 
 
 def _balanced(where: str, found: Mapping[str, Any]) -> _Balanced:
@@ -177,33 +176,34 @@ def _balanced(where: str, found: Mapping[str, Any]) -> _Balanced:
     return _Balanced(where, _Figure(*ends), _Figure.of(even), _Figure.of(tpr))
 
 
-def _attack(metrics: dict[str, Any], name: str, found: _Balanced | None) -> Iterator[str]:
+def _attack(metrics: dict[str, Any], name: str, found: Sequence[_Balanced]) -> Iterator[str]:
     attack = metrics["attacks"][name]
+    n = attack["n_references"]
     yield f"- name: {name}{' (headline, declared beforehand)' if name == metrics['headline'] else ''}"
     yield f"  attack description: {_description(attack)}"
-    yield f"  queries: {attack['n_queries']:.0f} a record" + (f", {attack['n_references']} reference models at hand" if attack["n_references"] else "")
-    yield f"  attack results: {found.where if found else 'no threshold could be set without the very scores it judges'}:"
-    results = [("acc", found.accuracy), ("precision", found.precision), ("recall", found.recall)] if found else []
+    yield f"  queries: {attack['n_queries']:.0f} a record" + (f", {n} reference model{'s' if n > 1 else ''} at hand" if n else "")
+    yield f"  attack results: {found[0].where if found else 'no threshold could be set without the very scores it judges'}:"
+    results = [("acc", found[0].accuracy), ("precision", found[0].precision), ("recall", found[0].recall)] if found else []
     results.insert(1, ("auc", _Figure.of(attack["auc"])))
     for pair in (results[:2], results[2:]):  # all four with their intervals are longer than a line
         if pair:
             yield "    " + ", ".join(f"{key} = {'n/a' if figure is None else figure}" for key, figure in pair)
-    if attack.get("natural") and not _is_correctness(attack):
-        own = _balanced("", attack["natural"])
-        yield f"    at its own threshold, which was fitted on references: acc = {own.accuracy}, precision = {own.precision or 'n/a'}, recall = {own.recall}"
+    for other in found[1:]:
+        yield f"    {other.where}: acc = {other.accuracy}, precision = {other.precision or 'n/a'}, recall = {other.recall}"
     rate = pool.rate(dict(attack), SHOWN_FPR)
     if rate is not None and not _is_correctness(attack):
         few = "" if rate["certified"] else ", which so few non-members cannot certify"
         yield f"    TPR at FPR {pool.level(SHOWN_FPR)} = {_Figure.of(rate)} (threshold chosen on these scores: optimistic{few})"
 
 
-def _state(metrics: dict[str, Any], name: str, found: _Balanced | None, verdict: verdicts.Verdict) -> str:
-    """The level of one attack: the verdict's own for the headline, and its limits for the others."""
-    if found is None or _is_refused(verdict):
+def _state(metrics: dict[str, Any], name: str, found: Sequence[_Balanced], verdict: verdicts.Verdict) -> str:
+    """The level of one attack: the verdict's own for the headline; for others its limits, at the threshold where the attack tells most."""
+    if not found or _is_refused(verdict):
         return "UNDECIDED"
     if name == metrics["headline"]:
         return verdict.state
-    return verdicts.state_of(*found.advantage, verdicts.limits_of(metrics))
+    low, high = (max(ends) for ends in zip(*(one.advantage for one in found), strict=True))
+    return verdicts.state_of(low, high, verdicts.limits_of(metrics))
 
 
 def _is_refused(verdict: verdicts.Verdict) -> bool:

@@ -81,7 +81,9 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
 
 def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
     """Why no audit of these models says anything, if so."""
-    if models["train_accuracy"] is not None and (not learns(models) or models["train_accuracy"]["value"] < FITS):
+    fits = models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
+    is_given = models.get("given") is not None  # it is as it is: one that knows its members by heart leaks, however little else it knows
+    if not fits or (not learns(models) and not is_given):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
@@ -137,6 +139,10 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     value = advantage(tpr["value"], fpr["value"])
     # both half widths added up: the most that any dependence between the two rates makes of them
     low, high = advantage(tpr["low"], fpr["high"]), advantage(tpr["high"], fpr["low"])
+    own = youden(natural) if natural else (0.0, 0.0, 0.0)
+    if own[0] > value:  # of an attack that has a threshold of its own the one at which it tells more
+        return _of_own_threshold(metrics, natural, (own[0], max(own[1], low), max(own[2], high)), notes)
+    low, high = max(low, own[1]), max(high, own[2])
     state = state_of(low, high, AVERAGE)
     records = pool.records(metrics)
     sentence = f"{_attacker(metrics)} to be wrong about at most {pool.level(metrics['alpha'])} of the {records} that a model never saw "
@@ -167,10 +173,33 @@ def _without_threshold(metrics: dict[str, Any]) -> str:
     return f"No verdict: thresholds are set on mock targets, which takes {needed} models or more, and records for alpha; {todo}."
 
 
+def youden(rates: dict[str, Any]) -> tuple[float, float, float]:
+    """TPR - FPR, at least 0, and the ends of its interval: both half widths added up."""
+    tpr, fpr = rates["tpr"], rates["achieved_fpr"]
+    value, low, high = (max(0.0, tpr[a] - fpr[b]) for a, b in (("value", "value"), ("low", "high"), ("high", "low")))
+    return value, low, high
+
+
+def _of_own_threshold(metrics: dict[str, Any], natural: dict[str, Any], found: tuple[float, float, float], notes: tuple[str, ...]) -> Verdict:
+    """The verdict at the threshold that an attack fitted on its references, where it tells more than at alpha."""
+    value, low, high = found
+    state = state_of(low, high, AVERAGE)
+    n = metrics["attacks"][metrics["headline"]]["n_references"]
+    sentence = (
+        f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data, and says member where a rule fitted on those does, recognises "
+        f"{pool.share(natural['tpr']['value'])} of the {pool.records(metrics)} that a model was trained on and is wrong about {pool.share(natural['achieved_fpr']['value'])} "
+        f"of the others; at a false-positive rate of {pool.level(metrics['alpha'])} it tells less."
+    )
+    if state == "UNDECIDED":
+        more = "members and non-members" if metrics["kind"] == "given" else "models"
+        sentence += f" The interval reaches across the limit of a grade; more {more} narrow it."
+    return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), sentence, notes)
+
+
 def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     """The verdict by an attack that says member where the model is right: on TPR - FPR, the only two rates that it has (Yeom et al. 2018)."""
     tpr, fpr = natural["tpr"], natural["achieved_fpr"]
-    value, low, high = (max(0.0, tpr[a] - fpr[b]) for a, b in (("value", "value"), ("low", "high"), ("high", "low")))
+    value, low, high = youden(natural)
     state = state_of(low, high, AVERAGE)
     sentence = (
         f"An attacker who says member wherever the model is right recognises {pool.share(tpr['value'])} of the records that it was trained on, "
@@ -260,13 +289,15 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
 
 def _given_notes(metrics: dict[str, Any]) -> list[str]:
     """What to know of a model of the user's."""
-    given = metrics["models"].get("given") or {}
-    if given.get("is_repeatable", True):
-        return []
-    return [
-        "Asked twice about the same records the model answers differently, so that attacks which ask more often see more than these do; "
-        "is something random left on, such as dropout?"
-    ]
+    given, found = metrics["models"].get("given"), []
+    if given and not learns(metrics["models"]):
+        found.append("The model is at chance or little better on records that it was not trained on: what it leaks may be memory alone.")
+    if given and not given.get("is_repeatable", True):
+        found.append(
+            "Asked twice about the same records the model answers differently, so that attacks which ask more often see more than these do; "
+            "is something random left on, such as dropout?"
+        )
+    return found
 
 
 def _threshold_notes(metrics: dict[str, Any]) -> list[str]:
