@@ -461,3 +461,24 @@ def test_features_of_other_samples_are_refused(given_alone, tmp_path):
 
 def test_asking_leaves_no_trace_in_torch(given_walk):
     assert torch.is_grad_enabled()
+
+
+OWN_ATTACK = """
+from memleak.params import Frozen
+
+class Options(Frozen):
+    pass
+
+def score(evidence, options):
+    others = evidence.reference["margin"].mean(axis=(0, 2))
+    return evidence.target["margin"].mean(axis=1) - others
+"""
+
+
+def test_an_attack_that_does_not_say_what_it_needs_is_given_the_references(walk_given, tmp_path):
+    model = {"name": "my_model.py:get_model", "weights": "mine.safetensors", "inputs": "stored"}
+    design = {"kind": "given", "model": model, "references": {"kind": "shadow", "models": 2}}
+    audit = {"design": design, "attacks": {"own": {"name": f"{tmp_path}/my_own_attack.py:score"}}}
+    done = walk_given(tmp_path, audit, {"my_own_attack.py": OWN_ATTACK})
+
+    assert done.metrics["attacks"]["own"]["n_references"] == 2 and len(done.asked_by("own")) == 2

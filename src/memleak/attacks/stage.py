@@ -34,8 +34,8 @@ def score(
 
 
 def needs_of(options: BaseModel) -> Needs:
-    """What an attack needs; one of a user's that does not say is given all signals."""
-    return getattr(options, "needs", Needs(tuple(artefacts.SIGNALS)))
+    """What an attack needs; one of a user's that does not say is given all signals, and references where there are any."""
+    return getattr(options, "needs", Needs(tuple(artefacts.SIGNALS), references=1))
 
 
 def queries_of(needs: Needs, answers: Sequence[dict[str, Any]]) -> float:
