@@ -186,7 +186,7 @@ def _of_own_threshold(metrics: dict[str, Any], natural: dict[str, Any], found: t
     state = state_of(low, high, AVERAGE)
     n = metrics["attacks"][metrics["headline"]]["n_references"]
     sentence = (
-        f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data, and says member where a rule fitted on those does, recognises "
+        f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data, and says member where a rule fitted on {'those' if n > 1 else 'it'} does, recognises "
         f"{pool.share(natural['tpr']['value'])} of the {pool.records(metrics)} that a model was trained on and is wrong about {pool.share(natural['achieved_fpr']['value'])} "
         f"of the others; at a false-positive rate of {pool.level(metrics['alpha'])} it tells less."
     )
@@ -302,8 +302,9 @@ def _given_notes(metrics: dict[str, Any]) -> list[str]:
 
 def _threshold_notes(metrics: dict[str, Any]) -> list[str]:
     """What the verdict does not see, which reads one low false-positive rate."""
-    best, judged = metrics["attacks"][metrics["headline"]]["advantage"], pool.calibrated(metrics, metrics["headline"])
-    if judged is None or best["low"] < AVERAGE.high or judged["tpr"]["high"] >= best["value"]:
+    headline = metrics["attacks"][metrics["headline"]]
+    best, judged = headline["advantage"], pool.calibrated(metrics, metrics["headline"])
+    if judged is None or headline.get("natural") or best["low"] < AVERAGE.high or judged["tpr"]["high"] >= best["value"]:
         return []
     return [
         f"At the best threshold for these scores TPR - FPR is {pool.share(best['value'])} (optimistic): an attacker who may be wrong more often than about "
