@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from memleak.attacks.pools import Models
 from memleak.metrics import calibration, pooled
-from memleak.metrics.pool_audit import Audited
+from memleak.metrics.audited import Audited
 from memleak.report.verdict import AVERAGE, advantage, state_of
 
 pytestmark = pytest.mark.long

@@ -9,7 +9,7 @@ from pytest import approx
 
 from memleak.attacks.pools import Models
 from memleak.metrics import crossfit, pooled
-from memleak.metrics.pool_audit import Audited
+from memleak.metrics.audited import Audited
 from memleak.params import attack_options
 from memleak.report.verdict import verdict
 

@@ -12,7 +12,7 @@ import pytest
 from memleak import artefacts
 from memleak.attacks import pools
 from memleak.attacks import stage as attacks
-from memleak.metrics import pool_audit, roc
+from memleak.metrics import audited, roc
 
 SCORES = artefacts.POOL_SCORE_COLUMNS[2:]
 
@@ -104,13 +104,13 @@ def test_the_roc_of_every_attack_is_written_headline_first(pool_walk):
 def test_a_twin_among_the_references_raises_the_alarm(pool_walk, monkeypatch):
     """The trap: the complement is a reference again, and the count of IN references is the answer."""
     samples, _ = pools.read_samples(pool_walk.samples)
-    audit = pool_audit.Audited(pools.read_models(pool_walk.plan, samples["sample_id"].to_numpy()), samples)
-    assert pool_audit.worst(audit.counts([None, 6]))["alarm"] is False
+    audit = audited.Audited(pools.read_models(pool_walk.plan, samples["sample_id"].to_numpy()), samples)
+    assert audited.worst(audit.counts([None, 6]))["alarm"] is False
 
     turn = pools.Models.turn
     monkeypatch.setattr(pools.Models, "turn", lambda models, target, among, n=None: replace(turn(models, target, among, n), references=np.array([row for row in range(12) if row != target])))  # fmt: skip
 
-    assert pool_audit.worst(audit.counts([None]))["alarm"] is True
+    assert audited.worst(audit.counts([None]))["alarm"] is True
 
 
 def test_mislabelled_canaries_refute_a_small_epsilon(coins):

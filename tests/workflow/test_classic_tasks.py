@@ -26,6 +26,7 @@ def quick_run(shared, test_data):
 
     def make(folder) -> None:
         shutil.copytree(Path(__file__).parents[2] / EXAMPLE / "quick", folder.path, dirs_exist_ok=True, ignore=LEFT_BY_RUNS)
+        shutil.copy2(Path(__file__).parents[2] / EXAMPLE / "train.py", folder / "train.py")
         for name, (last, earlier) in SMALLER.items():
             folder.edit(f"datasets/{name}/{name}.py", f", {last:_})", f", {earlier:_})")
         folder.edit("mem_inf.yaml", "shadow_epoch: 15", "shadow_epoch: 8")
@@ -33,7 +34,7 @@ def quick_run(shared, test_data):
         (folder / "params.yaml").unlink()
         cifar = {"CIFAR10": str(test_data / "cifar10")}
         for arguments in (
-            ("train", "--epochs", "10"),
+            ("train", "models/small_10classes/small.py", "--epochs", "10", "--batch-size", "64", "--learning-rate", "0.003"),
             ("memleak", "import-tasks", "mem_inf.yaml", "--output", "params.yaml"),
             ("snakemake", "--cores", "2", "--config", "figures=false"),
         ):

@@ -198,17 +198,12 @@ def _attack(metrics: dict[str, Any], name: str, found: Sequence[_Balanced]) -> I
 
 def _state(metrics: dict[str, Any], name: str, found: Sequence[_Balanced], verdict: verdicts.Verdict) -> str:
     """The level of one attack: the verdict's own for the headline; for others its limits, at the threshold where the attack tells most."""
-    if not found or _is_refused(verdict):
+    if not found or verdict.is_refused:
         return "UNDECIDED"
     if name == metrics["headline"]:
         return verdict.state
     low, high = (max(ends) for ends in zip(*(one.advantage for one in found), strict=True))
     return verdicts.state_of(low, high, verdicts.limits_of(metrics))
-
-
-def _is_refused(verdict: verdicts.Verdict) -> bool:
-    """Whether no figure of the audit can be believed: a model that learned nothing, or a control that failed; not a mere lack of a threshold."""
-    return verdict.risk is None and not verdict.sentence.startswith("No verdict")
 
 
 def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping[str, str]) -> Iterator[str]:
@@ -235,7 +230,7 @@ def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping
 
 def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:
     """What an undecided level lacks."""
-    if _is_refused(verdict):
+    if verdict.is_refused:
         return "The figures of this audit cannot be believed until what is said above is mended."
     more = "more members and non-members" if metrics["kind"] == "given" else "more models or records"
     return f"Their intervals reach across the limit of a level, or no threshold could be set; {more} decide it."

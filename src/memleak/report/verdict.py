@@ -42,6 +42,7 @@ class Verdict:
     high: float | None
     sentence: str
     notes: tuple[str, ...]
+    is_refused: bool = False  # no figure of the audit can be believed; not a mere lack of a threshold
 
 
 def limits_of(metrics: dict[str, Any]) -> Limits:
@@ -75,7 +76,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
     notes = (*_mixed_notes(metrics["models"]), *(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics)))
     refused = _refusal(metrics["models"], metrics["controls"])
     if refused:
-        return Verdict("UNDECIDED", None, None, None, refused, notes)
+        return Verdict("UNDECIDED", None, None, None, refused, notes, is_refused=True)
     return _of_pairs(metrics, notes) if metrics["kind"] == "pairs" else _of_pool(metrics, notes)
 
 

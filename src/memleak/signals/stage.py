@@ -92,17 +92,7 @@ def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[st
         logits = answer(shown)  # [N, C]
         noted.add(0, number, logits, asker)
         is_repeatable &= bool(np.allclose(answer(shown[:ASKED_AGAIN]), logits[:ASKED_AGAIN], rtol=1e-3, atol=1e-3))
-    facts = {
-        "model_id": name,
-        "round": -1,
-        "role": "pool",
-        "arm": "given",
-        "target": None,
-        "engine": "given",
-        "is_repeatable": is_repeatable,
-        "torch": torch.__version__,
-        **loaded.describe(),
-    }
+    facts = {"model_id": name, "engine": "given", "is_repeatable": is_repeatable, "torch": torch.__version__, **loaded.describe()}
     if asked["samples"] == "given":
         facts |= _fitted(noted, audited(asked, dataset), "loss" in noted.signals)
     return noted.write(output, {"recipe": name, "shard": "given", "models": [facts]})
