@@ -30,6 +30,7 @@ include: "workflow/rules/scores.smk"
 include: "workflow/rules/thresholds.smk"
 include: "workflow/rules/metrics.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweeps.smk"
 
 
 localrules:
@@ -46,6 +47,9 @@ localrules:
     timings,
     report_page,
     summary,
+    frontier,
+    frontier_figure,
+    frontier_page,
     index,
 
 

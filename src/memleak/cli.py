@@ -126,7 +126,27 @@ def _summary(a: argparse.Namespace) -> str:
 def _index(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
-    return f"{stage.index(a.metrics, a.output)} audits"
+    return f"{stage.index(a.metrics, a.output, a.sweeps)} audits"
+
+
+def _frontier(a: argparse.Namespace) -> str:
+    from memleak.metrics import frontier
+
+    found = frontier.measure(json.loads(a.sweep), a.output, a.table)
+    return f"{len(found['variants'])} variants compared"
+
+
+def _frontier_figure(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    stage.frontier_figure(a.name, a.frontier, a.svg, a.png)
+    return f"{a.name} drawn"
+
+
+def _frontier_page(a: argparse.Namespace) -> str:
+    from memleak.report import stage
+
+    return stage.frontier(a.frontier, a.figures, a.output)
 
 
 def _budget(a: argparse.Namespace) -> str:
@@ -389,7 +409,11 @@ def parser() -> argparse.ArgumentParser:
     timings.add_argument("--audit", required=True)
     verb("report", _report, "write the page of an audit", "metrics", "plan", "decisions", "timings", "output", texts=("params",), lists=("figures",))
     verb("summary", _summary, "write the one-page text report", "metrics", "output", texts=("params",))
-    verb("index", _index, "write the page over all audits", "output", lists=("metrics",))
+    verb("index", _index, "write the page over all audits", "output", lists=("metrics", "sweeps"))
+    verb("frontier", _frontier, "what each defence of a sweep costs and protects", "output", "table", texts=("sweep",))
+    panel = verb("frontier-figure", _frontier_figure, "draw one figure of a sweep", "frontier", "svg", "png")
+    panel.add_argument("--name", required=True, choices=("frontier", "gap"))
+    verb("frontier-page", _frontier_page, "write the page of a sweep", "frontier", "output", lists=("figures",))
     stats = verb("stats", _stats, "figures with intervals, and a page, for anybody's scores")
     stats.add_argument(
         "scores", type=Path, help="Parquet or CSV with score (higher: rather a member) and is_member; optionally target_id and sample_id"

@@ -5,6 +5,7 @@ import shlex
 from memleak import params, provenance
 from memleak.designs import shard_json
 from memleak.plan import attack_code, build
+from memleak.plan.sweeps import FIGURES
 
 from snakemake.exceptions import WorkflowError
 
@@ -49,6 +50,8 @@ wildcard_constraints:
     query="[a-z0-9-]+",
     shard="[a-z0-9-]+",
     figure="[a-z0-9]+",
+    sweep="[a-z0-9][a-z0-9-]*",
+    panel="frontier|gap",
 
 
 def data_of(recipe):
@@ -111,6 +114,12 @@ def figures_of(wildcards):
     """The figures of an audit's page, or none where they are turned off."""
     names = PLAN.audits[wildcards.audit].figures() if PLAN.params.figures else []
     return [f"results/audits/{wildcards.audit}/figures/{name}.svg" for name in names]
+
+
+def panels_of(wildcards):
+    """The figures of a sweep's page, or none where they are turned off."""
+    names = FIGURES if PLAN.params.figures else []
+    return [f"results/audits/{wildcards.sweep}/{name}.svg" for name in names]
 
 
 if (

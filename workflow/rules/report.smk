@@ -103,6 +103,8 @@ rule index:
     input:
         metrics=expand("results/metrics/{audit}.json", audit=PLAN.audits),
         pages=expand("results/audits/{audit}/report.html", audit=PLAN.audits),
+        sweeps=expand("results/audits/{sweep}/frontier.json", sweep=PLAN.sweeps),
+        sweep_pages=expand("results/audits/{sweep}/frontier.html", sweep=PLAN.sweeps),
         texts=[
             f"results/audits/{audit}/report.txt"
             for audit, planned in PLAN.audits.items()
@@ -116,4 +118,4 @@ rule index:
     params:
         code=provenance.code_digest("memleak.report.stage"),
     shell:
-        "{PYTHON} -m memleak index --metrics {input.metrics} --output {output} &> {log}"
+        "{PYTHON} -m memleak index --metrics {input.metrics} --sweeps {input.sweeps} --output {output} &> {log}"

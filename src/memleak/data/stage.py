@@ -62,8 +62,10 @@ def features(data_path: Path, samples_path: Path, output: Path) -> int:
 
 def _samples(roster: Roster, dataset: data.Dataset, known: dict[str, np.ndarray], *, is_population: bool) -> pd.DataFrame:
     """Samples that are asked about, one row each, with what is known of them."""
+    # a canary that is a gradient equals nothing
+    group_id = np.where(roster.source_id < 0, dataset.group_id.max() + 1 + roster.sample_id, dataset.group_id[roster.source_id])
     return pd.DataFrame({
-        "sample_id": roster.sample_id, "source_id": roster.source_id, "label": roster.label, "group_id": dataset.group_id[roster.source_id],
+        "sample_id": roster.sample_id, "source_id": roster.source_id, "label": roster.label, "group_id": group_id,
         "is_population": is_population, "is_audited": not is_population, **{name: values[roster.source_id] for name, values in known.items()},
     })  # fmt: skip
 
@@ -87,7 +89,7 @@ def _models(audit: dict[str, Any], n_targets: int, dataset: data.Dataset, n_samp
     rows: list[dict[str, Any]] = []
     for shard, task in _tasks(audit, dataset):
         members = np.zeros(n_samples, dtype=bool)
-        members[task.sample_ids] = True
+        members[np.concatenate([task.sample_ids, task.directions])] = True
         is_target = task.role == "holdout" or (task.role == "pool" and len(rows) < n_targets)
         rows.append(_row(task.model_id, shard.name, audit["recipe"], audit["seed"], members, task, is_target=is_target))
     return rows

@@ -11,12 +11,12 @@ from typing import Any
 
 from memleak.designs.given import Audited, OverlapError, audited
 from memleak.designs.pairs import Rounds, rounds_of
-from memleak.designs.pools import Coins, Complements, Splits, canaries_of
-from memleak.designs.tasks import N_TEST, Records, Roster, Target, Task, is_among, pool_of, population_of, resolve_target, rows_of
+from memleak.designs.pools import Coins, Complements, Splits, canaries_of, directions_of
+from memleak.designs.tasks import N_TEST, Records, Roster, Target, Task, is_among, pool_of, population_of, reserve_of, resolve_target, rows_of
 
 __all__ = [
     "N_TEST", "Audited", "Coins", "Complements", "OverlapError", "Records", "Roster", "Rounds", "Shard", "Splits", "Target", "Task", "audited",
-    "canaries_of", "is_among", "pool_of", "population_of", "resolve_target", "roster_of", "rounds_of", "rows_of", "shard_json", "shard_of",
+    "canaries_of", "is_among", "pool_of", "population_of", "reserve_of", "resolve_target", "roster_of", "rounds_of", "rows_of", "shard_json", "shard_of",
 ]  # fmt: skip
 
 Shard = Rounds | Complements | Coins | Splits
@@ -43,11 +43,11 @@ def roster_of(query: Mapping[str, Any], records: Records) -> Roster:
         case "pool":
             return Roster.of_rows(pool_of(records, pool, seed), records)
         case "canaries":
-            return canaries_of(records, query["canaries"], query["mislabelled"], pool, seed)
+            return directions_of(records, query["canaries"]) if "space" in query else canaries_of(records, query["canaries"], query["mislabelled"], pool, seed)
         case "given":
             return audited(query, records).roster(records)
         case "population" if "parts" in query:
             return Roster.of_rows(rows_of(records, query["parts"]), records)
         case "population":
-            return Roster.of_rows(population_of(records, pool, query.get("n"), seed), records)
+            return Roster.of_rows(population_of(records, pool, query.get("n"), seed, query.get("reserve", 0)), records)
     raise ValueError(f"samples '{query['samples']}' of a query are not known; expected targets, pool, canaries, given or population")

@@ -10,7 +10,7 @@ model's references are those of other units.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -108,28 +108,32 @@ class Coins(_Run):
     subset_size: int
     mislabelled: bool = False
     pool: int | None = None
+    space: str | None = None  # gradient: a canary is a gradient of its own, not a record
     kind: str = "canaries"
 
     def model_id(self, model: int) -> str:
-        which = f"{'wrong' if self.mislabelled else 'canaries'}-c{self.canaries}"
+        which = f"{self.space or ('wrong' if self.mislabelled else 'canaries')}-c{self.canaries}"
         return f"{which}{f'-p{self.pool}' if self.pool else ''}-n{self.subset_size}-s{self.seed}-m{model:04d}"
 
     def tasks(self, records: Records) -> list[Task]:
         """The trainings: the base, and those canaries whose coin fell so."""
-        chosen, rest = _canaries_and_rest(records, self.canaries, self.pool, self.seed)
+        chosen, rest = _canaries_and_rest(records, 0 if self.space else self.canaries, self.pool, self.seed)
         base, outside = rest[: self.subset_size], rest[self.subset_size :]
         if len(base) < self.subset_size or not len(outside):
             raise ValueError(
-                f"{self.name}: beside {self.canaries} canaries the pool has {len(rest)} records equal to none of them, "
+                f"{self.name}: beside {len(chosen)} canaries the pool has {len(rest)} records equal to none of them, "
                 f"subset_size asks for {self.subset_size} and some must stay outside; lower it"
             )
-        roster = canaries_of(records, self.canaries, self.mislabelled, self.pool, self.seed)
+        roster = directions_of(records, self.canaries) if self.space else canaries_of(records, self.canaries, self.mislabelled, self.pool, self.seed)
         found = []
         for model in range(self.first, self.last):
-            is_in = randomness.generator(self.seed, "coins", model).random(len(chosen)) < 0.5
-            members = np.concatenate([base, roster.sample_id[is_in]])
-            key = randomness.derive(self.seed, "coins", model)
-            found.append(Task(self.model_id(model), model, "pool", "coins", key, members, None, None, outside[:N_TEST], roster))
+            is_in = randomness.generator(self.seed, "coins", model).random(len(roster)) < 0.5
+            held, key = roster.sample_id[is_in], randomness.derive(self.seed, "coins", model)
+            task = Task(self.model_id(model), model, "pool", "coins", key, base, None, None, outside[:N_TEST], n_expected=len(base))
+            if self.space:
+                found.append(replace(task, directions=held))
+            else:
+                found.append(replace(task, members=np.concatenate([base, held]), canaries=roster, n_expected=len(base) + self.canaries // 2))
         return found
 
 
@@ -156,3 +160,8 @@ def canaries_of(records: Records, n: int, mislabelled: bool, pool: int | None, s
         return Roster.of_rows(rows, records)
     wrong = randomness.generator(seed, "wrong labels").integers(1, records.n_classes, n)
     return Roster(len(records.labels) + np.arange(n), rows, (np.asarray(records.labels)[rows] + wrong) % records.n_classes)
+
+
+def directions_of(records: Records, n: int) -> Roster:
+    """Canaries that are gradients of their own (Nasr et al. 2023; Steinke et al. 2023): of no row, which is -1, and of no label, 0."""
+    return Roster(len(records.labels) + np.arange(n), np.full(n, -1), np.zeros(n, dtype=np.int64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -123,11 +123,26 @@ def is_among(groups: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return table[groups]
 
 
-def population_of(records: Records, pool: int | None, n: int | None, seed: int) -> np.ndarray:
-    """Records outside the pool that are equal to none in it, sorted, [n]; all of them where n is None."""
+def outsiders_of(records: Records, pool: int | None, seed: int) -> np.ndarray:
+    """Records outside the pool that are equal to none in it, sorted."""
     inside = pool_of(records, pool, seed)
     outside = outside_of(len(records.labels), inside)
-    outside = outside[~is_among(records.group_id[outside], records.group_id[inside])]
+    return outside[~is_among(records.group_id[outside], records.group_id[inside])]
+
+
+def reserve_of(records: Records, pool: int | None, n: int, seed: int) -> np.ndarray:
+    """Records that a recipe uses beside the training set of a model, none of them audited, in random order, [n]: a model stops early by them, or a student learns from them."""
+    outside = outsiders_of(records, pool, seed)
+    if n > len(outside):
+        raise ValueError(f"reserve: the recipe takes {n} records, {len(outside)} lie outside the pool and equal none in it; lower records, or the design's pool")
+    return randomness.generator(seed, "reserve").permutation(outside)[:n]
+
+
+def population_of(records: Records, pool: int | None, n: int | None, seed: int, reserve: int = 0) -> np.ndarray:
+    """Records outside the pool that are equal to none in it, nor to one in reserve, sorted, [n]; all of them where n is None."""
+    outside = outsiders_of(records, pool, seed)
+    if reserve:
+        outside = outside[~is_among(records.group_id[outside], records.group_id[reserve_of(records, pool, reserve, seed)])]
     if n is None:
         return outside
     if n > len(outside):
@@ -149,11 +164,19 @@ class Task:
     replaced: int | None  # the member whose place the target takes (neighbour: replace)
     test_ids: np.ndarray  # [<= N_TEST] records outside the training set
     canaries: Roster | None = None  # members that are no rows of the data set
+    directions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # ids of canaries that are gradients, not records
+    n_expected: int | None = None  # members, over the coins of a design; None where their number is no matter of chance
+    reserve: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # records beside the members that the recipe uses, in random order
 
     @property
     def own(self) -> Roster | None:
         """The samples of this training that have a label of their own."""
         return self.canaries if self.target is None else Roster.of_targets([self.target])
+
+    @property
+    def n_members(self) -> int:
+        """Members of the OUT arm, over the coins of the design: what a private training may know of their number."""
+        return len(self.members) if self.n_expected is None else self.n_expected
 
     @cached_property
     def is_in(self) -> bool:
@@ -166,6 +189,10 @@ class Task:
             return self.members
         assert self.target is not None
         return np.append(self.members[self.members != self.replaced], self.target.sample_id)
+
+    def holding(self, reserve: np.ndarray) -> Task:
+        """The same training with records in reserve, on which it is not tested."""
+        return replace(self, reserve=reserve, test_ids=self.test_ids[~np.isin(self.test_ids, reserve)])
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[np.ndarray]:
         """The sample ids of each step of an epoch. Both arms of a round have equally many steps.

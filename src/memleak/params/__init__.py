@@ -34,11 +34,12 @@ from memleak.params.designs import (
 )
 from memleak.params.options import attack_options, plugin_options, sentences
 from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recipe, Training
+from memleak.params.sweeps import NONE, Sweep, Variant, expand
 
 __all__ = [
-    "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "N_OF_FAMILY", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
+    "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "NONE", "N_OF_FAMILY", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
     "Dataset", "Design", "Epsilon", "Frozen", "Given", "GivenModel", "Halves", "Id", "Imported", "Pairs", "Params", "ParamsError", "Part", "Probability",
-    "Recipe", "ReferenceHalves", "Shadows", "Targets", "Training", "attack_options", "check_sizes", "given_model_of", "load", "n_views", "parse", "plugin_code",
+    "Recipe", "ReferenceHalves", "Shadows", "Sweep", "Targets", "Training", "Variant", "attack_options", "check_sizes", "given_model_of", "load", "n_views", "parse", "plugin_code",
     "plugin_options", "recipe_of", "schema", "sentences", "training_files", "validate",
 ]  # fmt: skip
 
@@ -53,11 +54,17 @@ class Params(Frozen):
     datasets: dict[Id, Dataset] = Field({}, description="where records come from")
     recipes: dict[Id, Recipe] = Field({}, description="how models are trained: everything that changes a weight")
     audits: dict[Id, Audit] = Field(min_length=1)
+    sweeps: dict[Id, dict[Id, Variant]] = Field({}, description="by label, the variants of every audit that was written with `sweep`")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     training: Training = Training()
     models_per_shard: int = Field(8, gt=0, description="models trained in one job")
     figures: bool = Field(True, description="draw figures for the report")
     allow_mixed: bool = Field(False, description="accept models of several devices or torch versions in one audit")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_sweeps(cls, value: Any) -> Any:
+        return expand(value) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _references_hold(self) -> Params:
@@ -67,6 +74,9 @@ class Params(Frozen):
                     raise ValueError(f"audits.{audit_id}.{what}: no {what} is called '{key}'{plugins.nearest(key, list(known))}")
             if audit.dataset is None:
                 continue
+            recipe = self.recipes[audit.recipe] if audit.recipe else None
+            if recipe is not None and recipe.reserve:
+                _check_reserve(f"audits.{audit_id}", audit.design, recipe, self.datasets[audit.dataset].declared_size)
             if isinstance(audit.design, Given):
                 _check_parts(f"audits.{audit_id}", audit.design, audit.dataset, self.datasets[audit.dataset])
             size = self.datasets[audit.dataset].declared_size
@@ -83,6 +93,19 @@ def _check_parts(where: str, design: Given, dataset_id: str, dataset: Dataset) -
     for part in design.parts:
         if part not in dataset.parts:
             raise ValueError(f"{where}.design: '{dataset_id}' has no part '{part}'{plugins.nearest(part, list(dataset.parts))}")
+
+
+def _check_reserve(where: str, design: Design, recipe: Recipe, n_samples: int | None) -> None:
+    """Refuse a recipe that takes records beside the training set where the design leaves none."""
+    takes = " and ".join(name for name in ("early_stopping", "distillation") if getattr(recipe, name))
+    pool = getattr(design, "pool", None)
+    if pool is None:
+        why = "reference models of a given one have no pool" if isinstance(design, Given) else "the pool is the whole data set; set design.pool, so that some stay outside"
+        raise ValueError(f"{where}.recipe: {takes} takes {recipe.reserve} records that are neither trained on nor audited, and {why}")
+    if n_samples is not None and recipe.reserve > n_samples - pool:
+        raise ValueError(
+            f"{where}.recipe: {takes} takes {recipe.reserve} records outside the pool, which leaves {n_samples - pool}; lower records, or design.pool"
+        )
 
 
 def recipe_of(fields: Mapping[str, Any]) -> Recipe:
@@ -134,6 +157,7 @@ def load(path: str | os.PathLike[str]) -> Params:
 def schema() -> dict[str, Any]:
     """The JSON schema of params.yaml, for editors (`workflow/schemas/params.schema.json`)."""
     whole = Params.model_json_schema()
+    del whole["properties"]["sweeps"], whole["$defs"]["Variant"]  # nobody writes them
     entries = []
     for name in plugins.BUILT_IN["attacks"]:
         options = plugins.module_of("attacks", name).Options.model_json_schema()

@@ -12,6 +12,7 @@ from memleak import plugins
 from memleak.params.base import Frozen, Id, Probability
 from memleak.params.designs import Canaries, Design, Given, Halves, Imported, Pairs, ReferenceHalves, Shadows
 from memleak.params.options import attack_options, check_plugin, sentences
+from memleak.params.sweeps import Sweep
 
 SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # what every model that gives logits tells
 VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?|rotate-([1-9]|[1-3][0-9]|4[0-5]))$"  # a family of ways to show an image
@@ -23,6 +24,9 @@ class Epsilon(Frozen):
 
     delta: float = Field(default=1e-5, ge=0, lt=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
+    claimed: float | None = Field(
+        default=None, gt=0, description="what the training promises at this delta, which the bound is held against (default: what dp's accountant says)"
+    )
     strategy: Literal["split", "bonferroni"] = Field(default="bonferroni", description="how the number of guesses is chosen in a one-run audit")
 
 
@@ -44,6 +48,7 @@ class Audit(Frozen):
     release: tuple[dict[str, Any], ...] = Field(
         (), description="steps that change the probabilities before anybody sees them: name (file.py:function) and options"
     )
+    sweep: Sweep | None = Field(None, description="repeat the audit with other recipes and releases, and compare what they cost and what they protect")
     headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
     alpha: Probability | None = Field(
         None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"

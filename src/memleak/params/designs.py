@@ -125,8 +125,22 @@ class Canaries(Frozen):
     subset_size: int = Field(ge=0, description="records that every model trains on beside its canaries")
     models: int = Field(1, ge=1, description="trainings, each an audit of its own")
     mislabelled: bool = Field(False, description="are canaries copies of records with a wrong label")
+    space: Literal["input", "gradient"] = Field(
+        "input", description="gradient: canaries are gradients of DP-SGD, each a weight of its own, which the strongest adversary would insert"
+    )
     pool: int | None = Field(None, gt=1, description="draw from so many records of the data set (default: all, which leaves no population)")
     population: int | None = Field(None, gt=0, description="records outside the pool that attacks compare with (default: all that pool leaves)")
+
+    @model_validator(mode="after")
+    def _a_gradient_has_no_label(self) -> Canaries:
+        if self.space == "gradient" and self.mislabelled:
+            raise ValueError("mislabelled: canaries are gradients, which have no label; leave it out, or use space: input")
+        return self
+
+    @property
+    def n_rows(self) -> int:
+        """Records of the pool that are canaries."""
+        return 0 if self.space == "gradient" else self.canaries
 
     @property
     def n_targets(self) -> int:
@@ -256,9 +270,9 @@ def check_sizes(where: str, design: Pairs | Halves | Canaries | Given | Imported
         outside = n_samples - pool
         if design.population is not None and design.population > outside:
             raise ParamsError(f"{where}.population: {design.population} records asked for, the pool leaves {outside}; lower population or pool")
-        if isinstance(design, Canaries) and design.canaries + design.subset_size >= pool:
+        if isinstance(design, Canaries) and design.n_rows + design.subset_size >= pool:
             raise ParamsError(
-                f"{where}: {design.canaries} canaries and a subset of {design.subset_size} need more than {design.canaries + design.subset_size} records, "
+                f"{where}: {design.n_rows} canaries and a subset of {design.subset_size} need more than {design.n_rows + design.subset_size} records, "
                 f"so that some stay outside; the pool has {pool}; lower one of them"
             )
         return

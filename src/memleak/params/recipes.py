@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails
 
 from memleak import plugins, provenance
 from memleak.params.base import Frozen
+from memleak.params.defences import DPSGD, Distillation, EarlyStopping, Selena, Stacking
 
 IDLE = {  # fields that change nothing in an architecture of fixed shape
     "fast_cnn": {"hidden"}, "mlp": {"channels", "normalisation"}, "resnet18": {"channels", "hidden"}, "wide_resnet28_2": {"channels", "hidden"},
@@ -72,6 +73,14 @@ class Recipe(Frozen):
     flip: bool = Field(False, description="augmentation: mirror left to right with probability 1/2")
     shift: int = Field(0, ge=0, description="augmentation: move by up to so many pixels, zeros come in")
     cutout: int = Field(0, ge=0, description="augmentation: erase a square of so many pixels a side, with the mean colour")
+    mixup: float = Field(0.0, ge=0, description="augmentation: blend each sample with another; the share is drawn from Beta(mixup, mixup) (Zhang et al. 2018)")
+    flooding: float = Field(0.0, ge=0, description="nats below which a step's loss is not let fall (Ishida et al. 2020)")
+    relaxed_loss: float = Field(0.0, ge=0, description="nats that the loss is held near: steps up, and flatter targets, below it (Chen et al. 2022)")
+    early_stopping: EarlyStopping | None = None
+    distillation: Distillation | None = None
+    selena: Selena | None = None
+    stacking: Stacking | None = None
+    dp: DPSGD | None = Field(None, description="differentially private training")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a step: the model is this moving average of its weights")
     precision: Literal["float32", "float64", "tf32", "bfloat16", "float16"] = Field(
         "float32", description="of the matrix products; weights stay float32 with tf32, bfloat16 and float16"
@@ -100,6 +109,11 @@ class Recipe(Frozen):
         return value
 
     @property
+    def reserve(self) -> int:
+        """Records that training takes beside those of the model: to stop early by, then those that a student learns from."""
+        return sum(taken.records for taken in (self.early_stopping, self.distillation) if taken)
+
+    @property
     def weight_dtype(self) -> Literal["float32", "float64"]:
         """The type that weights and inputs are kept in; the others round matrix products alone."""
         return "float64" if self.precision == "float64" else "float32"
@@ -122,6 +136,28 @@ class Recipe(Frozen):
             raise pydantic.ValidationError.from_exception_data("Recipe", details)
         elif self.trainer_options:
             raise ValueError("trainer_options: these are told to a trainer of your own; name it, as in `trainer: my_train.py:train`")
+        return self
+
+    @model_validator(mode="after")
+    def _defences_go_together(self) -> Recipe:
+        taught = [name for name in ("distillation", "selena", "stacking") if getattr(self, name)]
+        if len(taught) > 1:
+            raise ValueError(f"{taught[1]}: {taught[0]} too is asked for, and each says what the released model learns from; leave one out")
+        if self.flooding and self.relaxed_loss:
+            raise ValueError("flooding: relaxed_loss too holds the loss up; leave one of them out")
+        if self.dp is None:
+            return self
+        without = {  # a private step is a sum over samples, each clipped alone
+            "mixup": "a blended sample is two records, and clipping bounds one", "flooding": "it goes by the loss of the whole batch",
+            "relaxed_loss": "it goes by the loss of the whole batch", "gradient_clip": "dp.clip bounds every sample's gradient already",
+            "selena": "each record is trained on by several sub-models, which spend the promise each",
+            "stacking": "its parts would each need a promise of their own", "compile": "gradients of single samples are not compiled",
+        }  # fmt: skip
+        for name, why in without.items():
+            if getattr(self, name):
+                raise ValueError(f"dp: {name} does not go with it, for {why}; leave {name} out")
+        if self.precision not in ("float32", "float64", "tf32"):
+            raise ValueError(f"dp: precision is {self.precision}, in which noise and clipping would be rounded; use float32 or tf32")
         return self
 
     def _check_trainer(self, name: str) -> None:

@@ -29,9 +29,10 @@ from memleak.params import (
 from memleak.plan.audits import PlannedAudit, attack_code
 from memleak.plan.models import PlannedModel, PlannedRecipe, prepared_name, prepared_path, recipe_code
 from memleak.plan.queries import Query, step
+from memleak.plan.sweeps import PlannedSweep
 
 __all__ = [
-    "Plan", "PlannedAudit", "PlannedModel", "PlannedRecipe", "Query", "attack_code", "build", "prepared_name", "prepared_path", "recipe_code", "step",
+    "Plan", "PlannedAudit", "PlannedModel", "PlannedRecipe", "PlannedSweep", "Query", "attack_code", "build", "prepared_name", "prepared_path", "recipe_code", "step",
 ]  # fmt: skip
 
 
@@ -46,6 +47,7 @@ class Plan:
     shards: dict[tuple[str, str], Shard] = field(default_factory=dict)  # by (recipe, shard)
     queries: dict[str, Query] = field(default_factory=dict)
     audits: dict[str, PlannedAudit] = field(default_factory=dict)
+    sweeps: dict[str, PlannedSweep] = field(default_factory=dict)
 
     def dataset_path(self, recipe: str) -> str:
         """The description of the prepared data that a recipe trains on."""
@@ -71,6 +73,9 @@ def build(params: Params) -> Plan:
             plan.queries[query.name] = query
             if shard is not None and planned.recipe is not None:
                 plan.shards[planned.recipe.name, shard.name] = shard
+    for sweep_id, variants in params.sweeps.items():
+        audits = {label: plan.audits[variant.audit] for label, variant in variants.items()}
+        plan.sweeps[sweep_id] = PlannedSweep(sweep_id, variants, audits)
     return plan
 
 
@@ -93,7 +98,7 @@ def _audit(audit_id: str, audit: Audit, params: Params) -> PlannedAudit:
             shards = [(shard, query) for shard in _references(design, params)]
         case Imported():
             _check_imported(f"audits.{audit_id}", design, audit)
-    outside = _population_query(design, audit, params) if audit.needs_population and not isinstance(design, Imported) else None
+    outside = _population_query(design, audit, params, recipe) if audit.needs_population and not isinstance(design, Imported) else None
     release = tuple(step("releases", entry) for entry in audit.release)
     shards = [(shard, replace(asked, release=release)) for shard, asked in shards]
     query, outside = (asked and replace(asked, release=release) for asked in (query, outside))
@@ -125,11 +130,12 @@ def _check_imported(where: str, design: Imported, audit: Audit) -> None:
             )
 
 
-def _population_query(design: Design, audit: Audit, params: Params) -> Query:
+def _population_query(design: Design, audit: Audit, params: Params, recipe: PlannedRecipe | None) -> Query:
     if isinstance(design, Given) and design.population is not None:
         return Query("population", params.seed, audit.views, parts=(design.population,))
     assert isinstance(design, (Pairs, Halves, Canaries))
-    return Query("population", params.seed, audit.views, pool=design.pool, n=design.population)
+    reserve = (recipe.recipe.reserve or None) if recipe else None
+    return Query("population", params.seed, audit.views, pool=design.pool, n=design.population, reserve=reserve)
 
 
 def _runs(n_models: int, per_shard: int) -> list[tuple[int, int]]:
@@ -151,14 +157,16 @@ def _pool_query(design: Halves | Canaries, audit: Audit, params: Params) -> Quer
     """Every model answers about all samples of the pool, or about all canaries."""
     if isinstance(design, Halves):
         return Query("pool", params.seed, audit.views, pool=design.pool)
-    return Query("canaries", params.seed, audit.views, pool=design.pool, canaries=design.canaries, mislabelled=design.mislabelled)
+    known = {"space": "gradient"} if design.space == "gradient" else {"mislabelled": design.mislabelled}
+    return Query("canaries", params.seed, audit.views, pool=design.pool, canaries=design.canaries, **known)
 
 
 def _pool(design: Halves | Canaries, params: Params) -> list[Shard]:
     runs = _runs(design.models, params.models_per_shard)
     if isinstance(design, Halves):
         return [Complements(params.seed, first, last, design.pool) for first, last in runs]
-    return [Coins(params.seed, first, last, design.canaries, design.subset_size, design.mislabelled, design.pool) for first, last in runs]
+    space = None if design.space == "input" else design.space
+    return [Coins(params.seed, first, last, design.canaries, design.subset_size, design.mislabelled, design.pool, space) for first, last in runs]
 
 
 def _pairs(design: Pairs, audit: Audit, params: Params) -> list[tuple[Shard, Query]]:

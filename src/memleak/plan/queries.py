@@ -24,6 +24,8 @@ class Query:
     n: int | None = None  # of the population
     canaries: int | None = None
     mislabelled: bool | None = None
+    space: str | None = None  # gradient: of canaries that are no records
+    reserve: int | None = None  # records that training took, which the population is without
     members: str | None = None  # part of the data set that a given model was trained on
     non_members: str | None = None
     others: tuple[str, ...] = ()  # parts that reference models know

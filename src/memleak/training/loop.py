@@ -18,9 +18,9 @@ from memleak.data import Dataset
 from memleak.designs import Roster, Task
 from memleak.params import Recipe
 from memleak.training import devices
-from memleak.training.batches import Pick, look_up, steps_of
+from memleak.training.batches import Pick, look_up
 from memleak.training.checkpoints import Checkpoint
-from memleak.training.steps import Program, Single, Steps
+from memleak.training.steps import Program, Single, Steps, build
 
 
 class TrainingDiverged(RuntimeError):
@@ -42,8 +42,8 @@ def fit(
     sample_ids = np.unique(np.concatenate([task.sample_ids for task in tasks]))
     data = Pick(dataset, sample_ids, tasks[0].own, recipe, device, augmented=True)
     n_samples = np.array([len(task.sample_ids) for task in tasks])
-    n_steps = -(-len(tasks[0].members) // recipe.batch_size)  # of an epoch
-    steps = Steps(program, recipe, device)
+    steps = build(program, tasks, recipe, device)
+    n_steps = steps.per_epoch(tasks)
     place = _resume(steps, checkpoint)
     first_epoch, first_step, losses, accuracies = place["epoch"], place["step"], place["losses"], place["accuracies"]
     if first_epoch or first_step:
@@ -51,7 +51,7 @@ def fit(
     name = tasks[0].model_id if len(tasks) == 1 else f"{tasks[0].model_id} and {len(tasks) - 1} more"
     for epoch in tqdm(range(first_epoch, recipe.epochs), desc=name, unit="epoch", leave=False, disable=None):
         augment, drop = ([randomness.derive(task.key, stream, epoch) for task in tasks] for stream in ("augment", "dropout"))
-        planned = steps_of(tasks, epoch, recipe.batch_size)[first_step:]
+        planned = steps.planned(tasks, epoch)[first_step:]
         drawn = data.batches([ids.ravel() for ids, _ in planned], augment[0] if len(tasks) == 1 else augment)
         batches = drawn if planned else iter(())  # none: a checkpoint was written after the last step of an epoch
         progress = tqdm(zip(planned, batches, strict=True), total=len(planned), desc="batches", unit="batch", leave=False, disable=None)
@@ -73,8 +73,8 @@ def fit(
     if steps.average is not None:
         steps.average.put_in_place()
     return [
-        {"loss_curve": list(loss), "accuracy_curve": list(accuracy)}
-        for loss, accuracy in zip(zip(*losses, strict=True), zip(*accuracies, strict=True), strict=True)
+        {"loss_curve": list(loss), "accuracy_curve": list(accuracy)} | more
+        for loss, accuracy, more in zip(zip(*losses, strict=True), zip(*accuracies, strict=True), steps.facts(), strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from memleak.models.layers import set_rows
 from memleak.params import Recipe
+from memleak.designs import Task
 from memleak.training import optimizers
+from memleak.training.batches import steps_of
 
 
 class Program(ABC):
@@ -125,6 +127,17 @@ class Steps:
         can_record = device.type == "cuda" and not recipe.compile and self.scaler is None
         self.recorded = Recorded() if can_record else None
 
+    def planned(self, tasks: Sequence[Task], epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The steps of an epoch: sample ids [B, M], and how many of each task's count, [M]."""
+        return steps_of(tasks, epoch, self.recipe.batch_size)
+
+    def per_epoch(self, tasks: Sequence[Task]) -> int:
+        return -(-len(tasks[0].members) // self.recipe.batch_size)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What is to be told of each model, beside its losses."""
+        return [{} for _ in range(self.program.n_models)]
+
     def take(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, counts: np.ndarray, step: int, n_steps: int) -> None:
         """One step: samples in the order of a batch, [B * M] each, and how many of each model count."""
         n_rows = len(labels) // self.program.n_models
@@ -177,3 +190,12 @@ class Steps:
         optimizers.restore(
             self.optimizer, {name.removeprefix("optimizer/"): tensor for name, tensor in state.items() if name.startswith("optimizer/")}
         )
+
+
+def build(program: Program, tasks: Sequence[Task], recipe: Recipe, device: torch.device) -> Steps:
+    """The steps that a recipe's models take: private ones with `dp`."""
+    if recipe.dp is None:
+        return Steps(program, recipe, device)
+    from memleak.training import dpsgd  # Opacus takes its time to load
+
+    return dpsgd.PrivateSteps(program, tasks, recipe, device)
