@@ -243,6 +243,14 @@ def _check(a: argparse.Namespace) -> str:
         from memleak.contracts import datasets
 
         return contracts.told(datasets.check(a.name, a.source), a.name)
+    if a.room == "releases":
+        from memleak.contracts import releases
+
+        return contracts.told(releases.check(a.name, options, a.classes), a.name)
+    if a.room == "signals":
+        from memleak.contracts import signals
+
+        return contracts.told(signals.check(a.name, options, tuple(a.shape), a.classes), a.name)
     from memleak.training import devices
 
     if a.room == "models":
@@ -336,12 +344,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--cores", default="all")
 
     check = verb("check", _check, "does a plug-in of your own hold the laws that an audit rests on?")
-    check.add_argument("room", choices=("attacks", "datasets", "models", "trainers"))
+    check.add_argument("room", choices=("attacks", "datasets", "models", "releases", "signals", "trainers"))
     check.add_argument("name", help="file.py:function")
     check.add_argument("--source", help="given to a data set's function")
     check.add_argument("--data", help="for a model: the data set whose records it is asked about, as `name:` in params.yaml")
     check.add_argument("--model", default="{}", help="for a model: further fields of `model:` in params.yaml, such as weights and output: JSON")
-    check.add_argument("--options", default="{}", help="trainer_options of a recipe, or the options of an attack: JSON")
+    check.add_argument("--options", default="{}", help="trainer_options of a recipe, or the options of an attack, release or signal: JSON")
     check.add_argument("--architecture", help="of the recipe, for a trainer: a built-in name or file.py:function")
     check.add_argument("--recipe", default="{}", help="other fields of the recipe, such as channels, for a trainer: JSON")
     check.add_argument("--shape", type=int, nargs="+", default=[16, 16, 1], help="of a record: H W C of images, or F of features (default: 16 16 1)")

@@ -45,7 +45,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "top_k": "memleak.attacks.top_k:score",
     },
     "models": {},  # audited models of the user's
-    "releases": {},  # what of the output is released: steps of the user's
+    "releases": {  # what of the output is released, step by step
+        "labels": "memleak.signals.releases.labels:mask",
+        "memguard": "memleak.signals.releases.memguard:mask",
+        "noise": "memleak.signals.releases.noise:mask",
+        "round": "memleak.signals.releases.round:mask",
+        "temperature": "memleak.signals.releases.temperature:mask",
+        "top_k": "memleak.signals.releases.top_k:mask",
+    },
     "signals": {
         "boundary_distance": "memleak.signals.boundary:measure",
         "gradient_norm": "memleak.signals.gradient:measure",

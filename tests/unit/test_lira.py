@@ -334,3 +334,18 @@ def test_no_samples_have_no_scores():
     nobody = Evidence({"margin": np.zeros((0, 1))}, {"margin": np.zeros((4, 0, 1))}, np.zeros((4, 0), dtype=bool))
 
     assert lira.score(nobody, Options()).shape == (0,)
+
+
+@pytest.mark.parametrize("variance", ["pooled", "shrunk"])
+def test_an_arm_in_which_nothing_varies_takes_the_spread_of_the_other(variance):
+    """As with released labels: whoever was trained on a sample is right about it, others are right about some."""
+    draw = np.random.default_rng(0)
+    is_in = draw.random((16, 400)) < 0.5
+    is_right = is_in | (draw.random((16, 400)) < draw.choice([0.2, 1.0], 400))
+    margin = np.where(is_right, 5.0, -5.0).astype(np.float32)[:, :, None]
+    world = Evidence({"margin": margin[0]}, {"margin": margin[1:]}, is_in[1:])
+
+    scores = lira.score(world, Options(variance=variance))
+
+    assert np.isfinite(scores).all()
+    assert roc.auc(scores, is_in[0]) > roc.auc(is_right[0].astype(float), is_in[0]) > 0.6

@@ -76,7 +76,7 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     `offline`: -log P(OUT > margin), one-sided. `offline_two_sided`: -log density of OUT, as the first public code had
     it: a very low margin counts as a member's. `per_sample` takes each sample's own variance, `pooled` that of an arm's
     residuals about their centres, over all samples and view by view; both are divided by the number of values, as
-    published. `shrunk` lies between (`shrunken`), from variances divided by their degrees of freedom, and online it
+    published. Where nothing varies in one arm, the other's variances serve both. `shrunk` lies between (`shrunken`), from variances divided by their degrees of freedom, and online it
     also brings the distance of IN and OUT nearer to the usual one (`shrunken_centers`). A single sample has nothing to
     be shrunk to: its own variance.
     """
@@ -165,8 +165,11 @@ def _variances(arms: list[Arm], kind: str, sample_id: np.ndarray | None) -> list
             raise AttackError(
                 f"lira, variance {kind}: no sample has two references of one kind; a spread cannot be seen, train more reference models"
             )
-        if not arm.squares.any():
-            raise AttackError("lira: the references of each sample all answer the same; a spread of zero tells nothing, check the models' seeds")
+    varied = [arm for arm in arms if arm.squares.any()]
+    if not varied:
+        raise AttackError("lira: the references of each sample all answer the same; a spread of zero tells nothing, check the models' seeds")
+    if len(varied) < len(arms):  # where labels are released, models are right about all that they know: the other arm's spread serves both
+        return _variances(varied, kind, sample_id) * 2
     if kind == "pooled":
         return [np.full(arm.squares.shape, arm.pooled) for arm in arms]
     if kind == "shrunk":

@@ -28,7 +28,7 @@ def delong(scores_a: np.ndarray, scores_b: np.ndarray, is_member: np.ndarray, co
     (auc_a, *parts_a), (auc_b, *parts_b) = _placements(a, truth), _placements(b, truth)
     of_members, of_others = (p - q for p, q in zip(parts_a, parts_b, strict=True))
     error = float(np.sqrt(of_members.var(ddof=1) / n_members + of_others.var(ddof=1) / n_others))
-    return {"auc_a": auc_a, "auc_b": auc_b} | _difference(auc_a - auc_b, float(special.ndtri(0.5 + confidence / 2)) * error, 1, confidence)
+    return {"auc_a": auc_a, "auc_b": auc_b} | difference(auc_a - auc_b, float(special.ndtri(0.5 + confidence / 2)) * error, 1, confidence)
 
 
 def _placements(scores: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -39,8 +39,8 @@ def _placements(scores: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarra
     return float(beats.mean()), beats, beaten
 
 
-def _difference(value: float, half: float, n_units: int, confidence: float) -> dict[str, float]:
-    """A difference with its interval and the two-sided p that belongs to it: p < 1 - confidence where 0 lies outside."""
+def difference(value: float, half: float, n_units: int, confidence: float) -> dict[str, float]:
+    """A difference (of shares, or AUCs) with its interval and the two-sided p that belongs to it: p < 1 - confidence where 0 lies outside."""
     q = 0.5 + confidence / 2
     quantile = float(special.ndtri(q) if n_units < 2 else special.stdtrit(n_units - 1, q))
     if half > 0:
@@ -77,7 +77,7 @@ def _auc_difference(a: clusters.Pool, b: clusters.Pool, confidence: float) -> di
     ]
     variances = clusters.sums(added)
     half = clusters.half_width(variances, a.n_units, confidence, variances[2])
-    return {"a": auc_a, "b": auc_b} | _difference(auc_a - auc_b, half, a.n_units, confidence)
+    return {"a": auc_a, "b": auc_b} | difference(auc_a - auc_b, half, a.n_units, confidence)
 
 
 def _tpr_difference(a: clusters.Pool, b: clusters.Pool, fpr: float, confidence: float) -> dict[str, float]:
@@ -90,7 +90,7 @@ def _tpr_difference(a: clusters.Pool, b: clusters.Pool, fpr: float, confidence: 
         spread.append(float(np.nanvar(tpr[:, 0] - tpr[:, 1])))
     spread[0] *= a.n_units / max(a.n_units - 1, 1)
     half = clusters.half_width(spread, a.n_units, confidence, spread[2])
-    return {"a": values[0], "b": values[1]} | _difference(values[0] - values[1], half, a.n_units, confidence)
+    return {"a": values[0], "b": values[1]} | difference(values[0] - values[1], half, a.n_units, confidence)
 
 
 def against_headline(

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from memleak import plugins
-from memleak.params.audits import N_OF_FAMILY, SIGNALS, VIEW, Audit, Epsilon, n_views
+from memleak.params.audits import ALIGNMENT, N_OF_FAMILY, SIGNALS, VIEW, Audit, Epsilon, n_views
 from memleak.params.base import Frozen, Id, ParamsError, Probability, plugin_code
 from memleak.params.datasets import DECLARED_SIZES, Dataset, Part, training_files
 from memleak.params.designs import (
@@ -37,7 +37,7 @@ from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recip
 from memleak.params.sweeps import NONE, Sweep, Variant, expand
 
 __all__ = [
-    "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "NONE", "N_OF_FAMILY", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
+    "ALIGNMENT", "DECLARED_SIZES", "IDLE", "KINDS", "LOOP_NEEDS", "NONE", "N_OF_FAMILY", "OWN_TRAINER", "PRESETS", "SIGNALS", "SIGNALS_VERSION", "TRAINING_VERSION", "VIEW", "Audit", "Canaries",
     "Dataset", "Design", "Epsilon", "Frozen", "Given", "GivenModel", "Halves", "Id", "Imported", "Pairs", "Params", "ParamsError", "Part", "Probability",
     "Recipe", "ReferenceHalves", "Shadows", "Sweep", "Targets", "Training", "Variant", "attack_options", "check_sizes", "given_model_of", "load", "n_views", "parse", "plugin_code",
     "plugin_options", "recipe_of", "schema", "sentences", "training_files", "validate",
@@ -75,6 +75,8 @@ class Params(Frozen):
             if audit.dataset is None:
                 continue
             recipe = self.recipes[audit.recipe] if audit.recipe else None
+            if recipe is not None:
+                _check_private(f"audits.{audit_id}", audit, recipe)
             if recipe is not None and recipe.reserve:
                 _check_reserve(f"audits.{audit_id}", audit.design, recipe, self.datasets[audit.dataset].declared_size)
             if isinstance(audit.design, Given):
@@ -93,6 +95,18 @@ def _check_parts(where: str, design: Given, dataset_id: str, dataset: Dataset) -
     for part in design.parts:
         if part not in dataset.parts:
             raise ValueError(f"{where}.design: '{dataset_id}' has no part '{part}'{plugins.nearest(part, list(dataset.parts))}")
+
+
+def _check_private(where: str, audit: Audit, recipe: Recipe) -> None:
+    """Refuse gradient canaries that nothing would insert, and a bound that its training's promise does not speak of."""
+    if isinstance(audit.design, Canaries) and audit.design.space == "gradient" and recipe.dp is None:
+        raise ValueError(f"{where}.design.space: gradient canaries are inserted by DP-SGD, and the recipe '{audit.recipe}' has none; give it dp, or use space: input")
+    is_bounded = isinstance(audit.design, (Pairs, Canaries)) and "delta" in audit.epsilon.model_fields_set
+    if recipe.dp is not None and is_bounded and audit.epsilon.claimed is None and audit.epsilon.delta < recipe.dp.delta:
+        raise ValueError(
+            f"{where}.epsilon.delta: {audit.epsilon.delta:g} is less than the delta of dp in the recipe '{audit.recipe}' ({recipe.dp.delta:g}), "
+            "so that its epsilon says nothing about the bound; raise it, or leave it out"
+        )
 
 
 def _check_reserve(where: str, design: Design, recipe: Recipe, n_samples: int | None) -> None:
@@ -154,6 +168,21 @@ def load(path: str | os.PathLike[str]) -> Params:
     return parse(text, str(path))
 
 
+def _steps() -> list[dict[str, Any]]:
+    """Schemas of a release's steps: a bare name, `{name: value}`, and the long form of each; a user's are `file.py:function`."""
+    known = {name: plugins.module_of("releases", name).Options.model_json_schema() for name in plugins.BUILT_IN["releases"]}
+    users = {"pattern": ":"}
+    short, long = [], [{"title": "of your own", "type": "object", "required": ["name"], "properties": {"name": users}}]
+    for name, options in known.items():
+        fields = options.get("properties", {})
+        long.append(options | {"title": name, "required": ["name", *options.get("required", ())], "properties": {"name": {"const": name}, **fields}})
+        values = [{"type": "null"}, options, *({key: part for key, part in field.items() if key != "default"} for field in list(fields.values())[:1])]
+        short.append({"type": "object", "required": [name], "properties": {name: {"anyOf": values}}, "additionalProperties": False})
+    bare = [name for name, options in known.items() if not options.get("required")]
+    short.append({"type": "object", "maxProperties": 1, "patternProperties": {":": {}}, "additionalProperties": False})
+    return [{"enum": bare}, {"type": "string", **users}, *short, *long]
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of params.yaml, for editors (`workflow/schemas/params.schema.json`)."""
     whole = Params.model_json_schema()
@@ -164,6 +193,7 @@ def schema() -> dict[str, Any]:
         shared = {"name": {"const": name}, "references": {"type": "integer", "description": "use so many of the reference models (default: all)"}}
         entries.append(options | {"title": name, "required": ["name"], "properties": {**shared, **options["properties"]}})
     whole["$defs"]["Audit"]["properties"]["attacks"]["patternProperties"] = {r"^[a-z0-9][a-z0-9-]*$": {"anyOf": entries}}
+    whole["$defs"]["Audit"]["properties"]["release"]["items"] = {"anyOf": _steps()}
     recipe = whole["$defs"]["Recipe"]
     recipe["properties"]["preset"] = {"enum": list(PRESETS), "description": recipe["properties"]["preset"]["description"]}
     for name in LOOP_NEEDS:

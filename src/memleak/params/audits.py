@@ -9,12 +9,14 @@ import pydantic
 from pydantic import BaseModel, Field, model_validator
 
 from memleak import plugins
+from memleak.params import releases
 from memleak.params.base import Frozen, Id, Probability
 from memleak.params.designs import Canaries, Design, Given, Halves, Imported, Pairs, ReferenceHalves, Shadows
 from memleak.params.options import attack_options, check_plugin, sentences
 from memleak.params.sweeps import Sweep
 
 SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # what every model that gives logits tells
+ALIGNMENT = "alignment"  # what is known of canaries that are gradients, and of nothing else
 VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?|rotate-([1-9]|[1-3][0-9]|4[0-5]))$"  # a family of ways to show an image
 N_OF_FAMILY = {"identity": 1, "flip": 1, "shift": 8, "flip-shift": 8, "rotate": 2}  # views that a family's name stands for
 
@@ -46,7 +48,7 @@ class Audit(Frozen):
         {}, description="further signals for attacks to read, by column: name (built-in or file.py:function) and options"
     )
     release: tuple[dict[str, Any], ...] = Field(
-        (), description="steps that change the probabilities before anybody sees them: name (file.py:function) and options"
+        (), description="steps that change the probabilities before anybody sees them, such as {top_k: 3}, {round: 2}, labels, or name (file.py:function) and options"
     )
     sweep: Sweep | None = Field(None, description="repeat the audit with other recipes and releases, and compare what they cost and what they protect")
     headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
@@ -56,6 +58,11 @@ class Audit(Frozen):
     epsilon: Epsilon = Epsilon()
     include_records: bool = Field(False, description="show pictures of the most exposed records in the report")
     slices: tuple[str, ...] = Field((), description="columns of the data set, or label: the headline attack is measured within each of their values")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _steps_are_written_out(cls, value: Any) -> Any:
+        return {**value, "release": releases.written_out(value["release"])} if isinstance(value, Mapping) and "release" in value else value
 
     @model_validator(mode="after")
     def _slices_are_some(self) -> Audit:
@@ -78,13 +85,19 @@ class Audit(Frozen):
                 raise ValueError("; ".join(f"attacks.{attack_id}.{line}" for line in sentences(error))) from None
             except plugins.UnknownPlugin as error:
                 raise ValueError(f"attacks.{attack_id}.name: {error}") from None
+            if self._has_gradients:
+                _check_alignment(f"attacks.{attack_id}", options)
+            else:
+                self._check_signals(f"attacks.{attack_id}", options)
             self._check_needs(f"attacks.{attack_id}", options, entry.get("references"))
-            self._check_signals(f"attacks.{attack_id}", options)
         for column, entry in self.signals.items():
             self._check_signal(f"signals.{column}", column, entry)
         for number, entry in enumerate(self.release):
             check_plugin("releases", f"release.{number}", entry)
+        self._check_release()
         self._check_keys()
+        self._check_gradients()
+        self._check_claim()
         if "identity" not in self.views and isinstance(self.design, Pairs):
             raise ValueError("views: 'identity' must be among them in a pairs audit")
         if self.headline is not None and self.headline not in self.attacks:
@@ -136,6 +149,8 @@ class Audit(Frozen):
         needs = getattr(options, "needs", None)
         known = {*SIGNALS, "logits", *self.signals, *(needs.measured if needs else ())}
         for name in needs.signals if needs else ():
+            if name == ALIGNMENT and name not in known:
+                raise ValueError(f"{where}: {ALIGNMENT} is known of canaries that are gradients alone; use the design canaries with space: gradient")
             if name not in known:
                 raise ValueError(f"{where}: no signal is called '{name}'{plugins.nearest(name, sorted(known))}; declare one of your own in signals")
         if needs is not None and isinstance(self.design, Given) and self.design.model.output == "labels":
@@ -146,10 +161,41 @@ class Audit(Frozen):
                     "use threshold with signal: correctness, or label_only"
                 )
 
+    def _check_release(self) -> None:
+        """Refuse steps that change nothing, and attacks that read what is not released."""
+        releases.check_order(self.release)
+        if isinstance(self.design, Given) and self.design.model.output == "labels" and any(step["name"] != "labels" for step in self.release):
+            raise ValueError(f"release: {self.release[0]['name']} changes probabilities, and the model gives labels only; leave it out, or use labels")
+        for attack_id, entry in self.attacks.items():
+            if (needs := getattr(attack_options(entry), "needs", None)) is not None:
+                own = [self.signals[name]["name"] for name in needs.signals if name in self.signals]
+                releases.check_reader(f"attacks.{attack_id}", self.release, entry["name"], (*needs.signals, *needs.measured, *own))
+
     def _check_signal(self, where: str, column: str, entry: Mapping[str, Any]) -> None:
-        if column in SIGNALS or column == "logits":
+        if column in (*SIGNALS, "logits", ALIGNMENT):
             raise ValueError(f"{where}: '{column}' is a signal that every model has; choose another name")
         check_plugin("signals", where, entry)
+
+    @property
+    def _has_gradients(self) -> bool:
+        return isinstance(self.design, Canaries) and self.design.space == "gradient"
+
+    def _check_gradients(self) -> None:
+        """Refuse, of canaries that are gradients, what takes records that a model is asked about."""
+        for key, default in (("views", ("identity",)), ("signals", {}), ("release", ()), ("include_records", False), ("slices", ())):
+            if self._has_gradients and getattr(self, key) != default:
+                raise ValueError(f"{key}: is set, and canaries that are gradients are shown to no model; leave it out, or use space: input")
+
+    def _check_claim(self) -> None:
+        """Refuse a claim that no bound of this design could be held against."""
+        if self.epsilon.claimed is None:
+            return
+        if not isinstance(self.design, (Pairs, Canaries)):
+            raise ValueError(f"epsilon.claimed: the design {self.design.kind} gives no lower bound to hold against it; leave it out, or use canaries or pairs")
+        if isinstance(self.design, Pairs) and self.design.neighbour == "replace":
+            raise ValueError(
+                "epsilon.claimed: a claim is about a record more or less, and neighbour: replace makes two changes; leave it out, or use neighbour: add"
+            )
 
     def _check_keys(self) -> None:
         """Refuse an audit that names a data set or recipe too many, or too few."""
@@ -192,6 +238,17 @@ class Audit(Frozen):
     def decision_alpha(self) -> float:
         """False-positive rate of the decisions of attacks that have none of their own."""
         return self.alpha or (0.05 if isinstance(self.design, Pairs) else 0.01)
+
+
+def _check_alignment(where: str, options: BaseModel) -> None:
+    """Refuse attacks on canaries that are gradients which read more than is known of those."""
+    needs = getattr(options, "needs", None)
+    if needs is None or needs.signals != (ALIGNMENT,) or needs.measured or needs.population:
+        read = "every signal" if needs is None else ", ".join(dict.fromkeys((*needs.signals, *needs.measured))) or "no signal"
+        raise ValueError(
+            f"{where}: it reads {read}, and of canaries that are gradients {ALIGNMENT} alone is known; "
+            f"use {{name: threshold, signal: {ALIGNMENT}}}, or space: input"
+        )
 
 
 def _population_lacks(design: Design) -> str | None:

@@ -86,7 +86,7 @@ def _variants(audit_id: str, audit: Mapping[str, Any], recipes: Mapping[str, Any
         raise ValueError("; ".join(f"{where}{line}" for line in said)) from None
     if sweep.release and audit.get("release"):
         raise ValueError(f"{where}.release: the audit has a release of its own; leave one of them out")
-    recipe_id = audit.get("recipe")
+    recipe_id = str(audit.get("recipe"))
     if sweep.recipe and not isinstance(recipes.get(recipe_id), Mapping):
         raise ValueError(f"{where}.recipe: changes a recipe, and the audit's ('{recipe_id}') is none of recipes; name one that is")
     plain = {key: value for key, value in audit.items() if key != "sweep"}

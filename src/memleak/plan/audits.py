@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from memleak import plugins, provenance
 from memleak.designs import Shard, shard_json
@@ -160,9 +161,12 @@ class PlannedAudit:
 
     def headline_json(self, allow_mixed: bool) -> str:
         """What is measured, as declared beforehand."""
-        return provenance.canonical_json(
-            {"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self.audit.epsilon.model_dump(mode="json")}
-        )
+        return provenance.canonical_json({"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self._epsilon()})
+
+    def _epsilon(self) -> dict[str, Any]:
+        """How the lower bound is claimed; where no delta was written, at that of the recipe's promise."""
+        known, dp = self.audit.epsilon, self.recipe.recipe.dp if self.recipe else None
+        return known.model_dump(mode="json") | ({"delta": dp.delta} if dp and "delta" not in known.model_fields_set else {})
 
 
 def attack_code(name: str) -> str:

@@ -29,6 +29,12 @@ class PlannedSweep:
             "scores": scores, "signals": audit.signals(),
         }  # fmt: skip
 
+    def _signals(self, label: str) -> str | list[str]:
+        """The folder that holds all of them, where there is one: many shards would not fit into a command."""
+        paths = self.audits[label].signals()
+        folders = {path.rpartition("/")[0] for path in paths}
+        return folders.pop() if len(folders) == 1 else paths
+
     def inputs(self) -> list[str]:
         """All files that are read, each once."""
         found: dict[str, None] = {}
@@ -42,7 +48,7 @@ class PlannedSweep:
         variants = [
             {
                 "label": label, "audit": variant.audit, "changes": variant.changes, "release": list(variant.release),
-                "recipe": self.audits[label].subject, **self.files(label),
+                "recipe": self.audits[label].subject, **self.files(label), "signals": self._signals(label),
             }
             for label, variant in self.variants.items()
         ]  # fmt: skip

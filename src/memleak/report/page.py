@@ -1,9 +1,9 @@
-"""The pages: one HTML file an audit, one over all audits, one for anybody's scores. Everything from data is escaped by the template."""
+"""The pages: one HTML file an audit, one a sweep, one over all audits, one for anybody's scores. Everything from data is escaped by the template."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jinja2
@@ -12,7 +12,7 @@ import yaml
 
 from memleak import __version__, provenance
 from memleak.params import n_views
-from memleak.report import pool, published
+from memleak.report import frontier, pool, published, variants
 from memleak.report import verdict as verdicts
 
 _ENVIRONMENT = jinja2.Environment(
@@ -72,9 +72,16 @@ def _unbroken(words: Callable[..., str]) -> Callable[..., str]:
     return lambda *given: words(*given).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
+def _typeset(words: str) -> str:
+    """Words with minus signs before numbers, and no line that ends before a percent sign."""
+    return re.sub(r"(?<![\w.\]-])-(?=\d)", "\N{MINUS SIGN}", words).replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 _ENVIRONMENT.filters |= {
-    "percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds,
+    "figures": pool.figures, "percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds,
     "estimate": _estimate, "interval": _unbroken(pool.interval), "share": _unbroken(pool.share), "level": _unbroken(pool.level),
+    "typeset": _typeset, "auc": variants.auc, "points": variants.points, "change": variants.change, "p_words": variants.p_value,
+    "figures3": lambda number: f"{number:.3g}",
 }  # fmt: skip
 _ENVIRONMENT.globals |= {"region": _region, "version": __version__}
 
@@ -110,6 +117,7 @@ def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str,
         "headline_at_alpha": pool.calibrated(metrics, metrics["headline"]),
         "levels": pool.levels(metrics),
         "names_of_records": pool.records(metrics),
+        "has_gradients": pool.has_gradients(metrics),
         "baseline": pool.baseline(metrics),
         "classes": pool.class_rows(metrics),
         "exposed": pool.most_exposed(metrics),
@@ -136,6 +144,8 @@ def _page(
         verdict=verdict,
         limits=verdicts.limits_of(metrics),
         epsilon=pool.epsilon_found(metrics),
+        alarm=pool.claim_alarm(metrics),
+        privacy=pool.privacy_sentences(metrics["models"]),
         stages=[(name, int(row["count"]), row["sum"]) for name, row in stages.iterrows()],
         figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
         params=yaml.safe_dump(_entries(params), sort_keys=False),
@@ -156,10 +166,31 @@ def _entries(params: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def index_page(metrics: list[dict[str, Any]]) -> str:
-    """The page over all audits."""
+def frontier_page(sweep: dict[str, Any], figures: dict[str, str]) -> tuple[str, str]:
+    """The page of a sweep, and its finding in one line."""
+    found, rows = frontier.finding(sweep), frontier.rows(sweep)
+    html = _ENVIRONMENT.get_template("frontier.html").render(
+        sweep=sweep,
+        finding=found,
+        rows=rows,
+        significance=variants.significance(sweep),
+        tested=sum(row["against"] is not None for row in rows),
+        private=any(row["dp"] or row["epsilon"] for row in rows),
+        efficient=frontier.efficient(sweep),
+        kinds={row["kind"] for row in rows},
+        correlation=_typeset(frontier.correlation(sweep)),
+        other_attacks=frontier.attacks(sweep),
+        undrawn=frontier.undrawn(sweep),
+        uncertified=any(not one["certified"] for row in rows for one in (row["tpr_1"], row["tpr_01"]) if one),
+        figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
+    )
+    return html, f"{sweep['sweep']}: {found.state}. {' '.join([*found.alarms, found.sentence])}"
+
+
+def index_page(metrics: list[dict[str, Any]], sweeps: Sequence[dict[str, Any]] = ()) -> str:
+    """The page over all audits, and above them all sweeps."""
     rows = [(found, verdicts.verdict(found)) for found in metrics]
-    return _ENVIRONMENT.get_template("index.html").render(rows=rows)
+    return _ENVIRONMENT.get_template("index.html").render(rows=rows, sweeps=[(sweep, frontier.finding(sweep)) for sweep in sweeps])
 
 
 def stats_page(name: str, metrics: dict[str, Any], roc: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+LEAST_P = 1e-12  # smaller ones are not told apart
 MODELS_FOR_MOCKS = {"halves": 8, "canaries": 4}  # two folds of two units: mock targets in the target's own, references in the other
 
 
@@ -70,7 +71,14 @@ def records(metrics: dict[str, Any]) -> str:
     """What the audited records are called."""
     if metrics["kind"] != "canaries":
         return "records"
+    if has_gradients(metrics):
+        return "canaries (gradients of their own)"
     return "canaries (records with a wrong label)" if metrics["design"]["mislabelled"] else "canaries"
+
+
+def has_gradients(metrics: dict[str, Any]) -> bool:
+    """Whether what is audited are gradients, of no record, label or class."""
+    return metrics["design"].get("space") == "gradient"
 
 
 def by_auc(metrics: dict[str, Any]) -> list[str]:
@@ -112,6 +120,8 @@ def levels(metrics: dict[str, Any]) -> list[float]:
 def most_exposed(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """The records that are found most often, the surest first; none that is never found."""
     names, most = metrics["data"]["class_names"], (metrics["exposure"] or {"most": ()})["most"]
+    if has_gradients(metrics):  # one is like another
+        return []
     return [row | {"class": class_name(row["label"], names)} for row in most if row["n_detected"]]
 
 
@@ -125,6 +135,8 @@ def class_name(label: int, class_names: Sequence[str] | None) -> str:
 def class_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """One row a class, the most exposed first; those without members or non-members last."""
     names = metrics["data"]["class_names"]
+    if has_gradients(metrics):
+        return []
     rows = [found | {"name": class_name(found["class"], names)} for found in metrics["classes"] or () if found["class"] >= 0]
     return sorted(rows, key=lambda row: -(row["auc"]["value"] if row["auc"] else -1))
 
@@ -134,8 +146,9 @@ def epsilon_found(metrics: dict[str, Any]) -> dict[str, Any] | None:
     found = metrics.get("epsilon")
     if not found or found.get("epsilon") is None:
         return None
-    runs = found.get("runs") or [found]
-    return {"strategy": None, "n_bounds": len(found.get("lower_bounds") or runs)} | max(runs, key=lambda run: run["epsilon"]) | found
+    runs, dp = found.get("runs") or [found], metrics["models"].get("dp") or {}
+    claim = {"claimed": None, "p": None, "alarm": False, "claim_note": None, "is_declared": found.get("claimed") != dp.get("epsilon")}
+    return {"strategy": None, "n_bounds": len(found.get("lower_bounds") or runs)} | max(runs, key=lambda run: run["epsilon"]) | claim | found
 
 
 def epsilon_sentence(metrics: dict[str, Any]) -> list[str]:
@@ -144,6 +157,49 @@ def epsilon_sentence(metrics: dict[str, Any]) -> list[str]:
     if found is None:
         return []
     held = f"(delta {found['delta']:g}, {100 * found['confidence']:g} % confidence)"
+    if claim_alarm(metrics):
+        return []  # the alarm says it
+    claimed = "" if found.get("claimed") is None else f"; its claim of {figures(found['claimed'])} is not refuted"
     if found["epsilon"] == 0:
-        return [f"The training is not shown to have a privacy loss: the lower bound of its epsilon is 0 {held}."]
-    return [f"The training's epsilon is at least {found['epsilon']:.2f} {held}."]
+        return [f"The training is not shown to have a privacy loss: the lower bound of its epsilon is 0 {held}{claimed}."]
+    return [f"The training's epsilon is at least {figures(found['epsilon'])} {held}{claimed}."]
+
+
+def claim_alarm(metrics: dict[str, Any]) -> str | None:
+    """What is wrong where the lower bound of epsilon exceeds what the training claims; None where it does not."""
+    found = epsilon_found(metrics)
+    if found is None or not found.get("alarm"):
+        return None
+    return (
+        f"The training is less private than it claims: its epsilon is at least {figures(found['epsilon'])} at delta {found['delta']:g} "
+        f"({100 * found['confidence']:g} % confidence), and the claim is {figures(found['claimed'])} (p {p_value(found['p'])})."
+    )
+
+
+def figures(epsilon: float) -> str:
+    """An epsilon with two decimals, or with two digits that count: `4.00`, `0.083`."""
+    return f"{epsilon:.2f}" if epsilon == 0 or epsilon >= 0.1 else f"{epsilon:.2g}"
+
+
+def p_value(p: float) -> str:
+    """`= 0.03`, `= 2e-10`, or `< 1e-12` where it is no more than can be told."""
+    return f"= {p:.2g}" if p > LEAST_P else f"< {LEAST_P:g}"
+
+
+def privacy_sentences(models: dict[str, Any]) -> list[str]:
+    """What the accountant says about trainings with DP-SGD, and by which numbers; nothing about others."""
+    if models.get("references"):
+        return [f"Of the reference models: {sentence}" for sentence in privacy_sentences(models["references"])]
+    dp = models.get("dp")
+    if not dp:
+        return []
+    accountant = {"prv": "privacy loss distributions (Gopi et al. 2021)", "rdp": "Renyi divergences (Mironov 2017)"}
+    found = [
+        f"DP-SGD claims epsilon {figures(dp['epsilon'])} at delta {dp['delta']:g}: noise of {dp['noise_multiplier']:.3g} times the clipping norm {dp['clip']:g}, "
+        f"{dp['steps']:,} steps, in each of which a record takes part with probability {dp['sample_rate']:.3g} (Abadi et al. 2016); "
+        f"by {accountant.get(dp['accountant'], dp['accountant'])}."
+    ]
+    n = dp.get("batch_norm_replaced")
+    if n:
+        found.append(f"{n} batch normalisation{'s were' if n > 1 else ' was'} replaced by group normalisation, since it mixes the records of a batch.")
+    return found

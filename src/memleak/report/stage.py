@@ -1,4 +1,4 @@
-"""The stages `figure`, `timings`, `report` and `index`, and `stats` for anybody's scores."""
+"""The stages `figure`, `timings`, `report`, `frontier` and `index`, and `stats` for anybody's scores."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from memleak import artefacts
 from memleak.report import page, pool
 from memleak.report.timings import timings as timings  # a stage of its own, so that a change of the page leaves it
 
+SWEEP_FIGURES = ("frontier", "gap")
 EXPOSED = ("sample_id", "source_id", "label", "n_holding", "n_detected", "rate", "low", "high", "bh")
 
 
@@ -127,9 +128,26 @@ def summary(metrics_path: Path, params: dict[str, Any], output: Path) -> str:
     return found
 
 
-def index(metrics_paths: Sequence[Path], output: Path) -> int:
-    """Write the page over all audits; returns their number."""
-    _write(output, page.index_page([artefacts.read_json(path) for path in metrics_paths]))
+def frontier_figure(name: str, frontier_path: Path, svg: Path, png: Path) -> None:
+    """Draw one figure of a sweep: frontier or gap."""
+    from memleak.report import figures, frontier_figures
+
+    if name not in SWEEP_FIGURES:
+        raise ValueError(f"no figure of a sweep is called {name}; expected {' or '.join(SWEEP_FIGURES)}")
+    figures.save(getattr(frontier_figures, name)(artefacts.read_json(frontier_path)), svg, png)
+
+
+def frontier(frontier_path: Path, figure_paths: Sequence[Path], output: Path) -> str:
+    """Write the page of a sweep; returns what it found in one line."""
+    figures = {path.stem: path.read_text(encoding="utf-8") for path in figure_paths}
+    html, line = page.frontier_page(artefacts.read_json(frontier_path), figures)
+    _write(output, html)
+    return line
+
+
+def index(metrics_paths: Sequence[Path], output: Path, sweep_paths: Sequence[Path] = ()) -> int:
+    """Write the page over all audits and sweeps; returns the number of audits."""
+    _write(output, page.index_page([artefacts.read_json(path) for path in metrics_paths], [artefacts.read_json(path) for path in sweep_paths]))
     return len(metrics_paths)
 
 

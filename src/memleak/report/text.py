@@ -31,6 +31,7 @@ DESCRIPTIONS = {
     "threshold": "Says member where the model's {signal} on a record is better than a threshold.",
     "top_k": "A classifier learned from one shadow model how the {k} largest posteriors look of records trained on.",
 }
+ALIGNMENT = "Says member where the noisy gradients of training point to the canary."
 CORRECTNESS = "Says member of every record that the model classifies correctly, and of no other."
 RECOMMENDATIONS = {
     "Differential privacy": (
@@ -112,6 +113,7 @@ def _models(metrics: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
     name = _model_name(given) if given else f"{models['n']} models ({_recipe_name(metrics, params)})"
     known = [f"{key}: {_accuracy(models[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
     yield f"- name: {name}, {', '.join(known)}"
+    yield from (f"  {sentence}" for sentence in pool.privacy_sentences(models))
     references = models.get("references")
     if references:
         known = [f"{key}: {_accuracy(references[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
@@ -141,12 +143,15 @@ def _datasets(metrics: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
         yield f"- name: {part['name']}, is_member_dataset: {str(bool(part['is_member'])).lower()}, length: {part['length']}{more}"
     if not metrics.get("parts"):
         name = (metrics.get("data") or {}).get("name") or (params.get("entry") or {}).get("dataset") or "records"
-        yield f"- name: {name}, length: {metrics['n_samples']}, is_member_dataset: each model has members and non-members of its own in it"
+        what = f"{metrics['n_samples']} gradient canaries beside it" if pool.has_gradients(metrics) else metrics["n_samples"]
+        yield f"- name: {name}, length: {what}, is_member_dataset: each model has members and non-members of its own in it"
 
 
 def _description(attack: Mapping[str, Any]) -> str:
     if _is_correctness(attack):
         return CORRECTNESS
+    if attack["options"].get("signal") == "alignment":
+        return ALIGNMENT
     options = {key: str(value).replace("_", " ") for key, value in (attack.get("options") or {}).items()}
     known = DESCRIPTIONS.get(attack["name"], f"An attack of the user's own ({attack['name']}).")
     return known.format_map({"signal": "loss", "k": "3"} | options)
@@ -181,7 +186,8 @@ def _attack(metrics: dict[str, Any], name: str, found: Sequence[_Balanced]) -> I
     n = attack["n_references"]
     yield f"- name: {name}{' (headline, declared beforehand)' if name == metrics['headline'] else ''}"
     yield f"  attack description: {_description(attack)}"
-    yield f"  queries: {attack['n_queries']:.0f} a record" + (f", {n} reference model{'s' if n > 1 else ''} at hand" if n else "")
+    n_queries = 0 if pool.has_gradients(metrics) else attack["n_queries"]
+    yield f"  queries: {n_queries:.0f} a record" + (f", {n} reference model{'s' if n > 1 else ''} at hand" if n else "")
     yield f"  attack results: {found[0].where if found else 'no threshold could be set without the very scores it judges'}:"
     results = [("acc", found[0].accuracy), ("precision", found[0].precision), ("recall", found[0].recall)] if found else []
     results.insert(1, ("auc", _Figure.of(attack["auc"])))
@@ -198,7 +204,7 @@ def _attack(metrics: dict[str, Any], name: str, found: Sequence[_Balanced]) -> I
 
 def _state(metrics: dict[str, Any], name: str, found: Sequence[_Balanced], verdict: verdicts.Verdict) -> str:
     """The level of one attack: the verdict's own for the headline; for others its limits, at the threshold where the attack tells most."""
-    if not found or verdict.is_refused:
+    if not found or verdict.is_refused or pool.has_gradients(metrics):
         return "UNDECIDED"
     if name == metrics["headline"]:
         return verdict.state
@@ -223,7 +229,7 @@ def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping
     low = [name for name, state in states.items() if state == "LOW"]
     if low and (risky or undecided):
         yield f"LOW: {', '.join(low)}."
-    if risky or undecided:
+    if (risky or undecided) and not pool.has_gradients(metrics):
         yield "What may help. Nothing here is a promise: each costs something, and what it brings must be measured by another audit."
         yield from (f"- {name}: {what}" for name, what in RECOMMENDATIONS.items())
 
@@ -232,5 +238,9 @@ def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:
     """What an undecided level lacks."""
     if verdict.is_refused:
         return "The figures of this audit cannot be believed until what is said above is mended."
+    if pool.has_gradients(metrics):
+        return "Gradient canaries grade no risk of records."
+    if verdict.state == "UNDECIDED" and pool.claim_alarm(metrics):
+        return "A training that breaks its promise is not LOW, whatever these attacks achieve."
     more = "more members and non-members" if metrics["kind"] == "given" else "more models or records"
     return f"Their intervals reach across the limit of a level, or no threshold could be set; {more} decide it."

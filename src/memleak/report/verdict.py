@@ -12,11 +12,12 @@ a false alarm, some are recognised nearly always.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memleak.report import pool
 
+LOOK_AT = "Clipping, noise, sampling or the accounting is not what the claim takes it to be."
 FITS = 0.90  # a model with a lower train accuracy does not fit its data
 
 
@@ -74,17 +75,41 @@ def learns(models: dict[str, Any]) -> bool:
 def verdict(metrics: dict[str, Any]) -> Verdict:
     """The verdict of an audit from its metrics."""
     notes = (*_mixed_notes(metrics["models"]), *(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics)))
-    refused = _refusal(metrics["models"], metrics["controls"])
+    broken = pool.claim_alarm(metrics)
+    notes = (*([f"ALARM: {broken} {LOOK_AT}"] if broken else []), *notes, *_private_notes(metrics))
+    refused = _refusal(metrics)
     if refused:
-        return Verdict("UNDECIDED", None, None, None, refused, notes, is_refused=True)
-    return _of_pairs(metrics, notes) if metrics["kind"] == "pairs" else _of_pool(metrics, notes)
+        found = Verdict("UNDECIDED", None, None, None, refused, notes, is_refused=True)
+    elif pool.has_gradients(metrics):
+        found = _of_gradients(metrics, notes)
+    else:
+        found = _of_pairs(metrics, notes) if metrics["kind"] == "pairs" else _of_pool(metrics, notes)
+    return found if broken is None else _alarmed(found)
 
 
-def _refusal(models: dict[str, Any], controls: dict[str, Any]) -> str | None:
-    """Why no audit of these models says anything, if so."""
-    fits = models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
+def _alarmed(found: Verdict) -> Verdict:
+    """The verdict on a training that breaks its promise: never LOW, whatever its attackers achieve, and this before all else."""
+    state = "UNDECIDED" if found.state == "LOW" else found.state
+    return replace(found, state=state, sentence=f"The training is less private than it claims; see the alarm. {found.sentence}")
+
+
+def _of_gradients(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
+    """No grade: what is held against its promise is the training, and no record's risk is measured."""
+    bound = " ".join(pool.epsilon_sentence(metrics))
+    why = "No verdict on records: the canaries are gradients, seen by an adversary who sees every step; they hold the training to its promise."
+    return Verdict("UNDECIDED", None, None, None, f"{bound} {why}".strip(), notes)
+
+
+def _refusal(metrics: dict[str, Any]) -> str | None:
+    """Why no audit of these models says anything, if so.
+
+    A private training may fit its data badly: that is its price, and what is released is that model. A bound by
+    gradient canaries holds whatever the model learns.
+    """
+    models, controls = metrics["models"], metrics["controls"]
+    fits = bool(models.get("dp")) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
     is_given = models.get("given") is not None  # it is as it is: one that knows its members by heart leaks, however little else it knows
-    if not fits or (not learns(models) and not is_given):
+    if not pool.has_gradients(metrics) and (not fits or (not learns(models) and not is_given)):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
@@ -218,6 +243,15 @@ def _attacker(metrics: dict[str, Any]) -> str:
         if n
         else "An attacker without models of their own who sets out"
     )
+
+
+def _private_notes(metrics: dict[str, Any]) -> list[str]:
+    """What to know of a private training that fits its data badly, or that is held against no claim."""
+    models, found = metrics["models"], []
+    accuracy = models["train_accuracy"]
+    if models.get("dp") and not pool.has_gradients(metrics) and accuracy is not None and accuracy["value"] < FITS:
+        found.append(f"Trained by DP-SGD, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little.")
+    return found
 
 
 def _mixed_notes(models: dict[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ from memleak.training.store import read_model
 ASKED_AGAIN = 64  # records that a given model is asked about a second time: does it answer alike?
 ROWS_AT_ONCE = 256  # of a forward pass
 SAMPLES_PER_GROUP = 8192  # a row group of the file holds the answers of all models of a shard about so many samples
+STAYS_BEHIND = ("seconds", artefacts.ALIGNMENT)  # facts of a model that its signals are without: equal signals are equal files, and a long list is a column
 
 
 def check_shard(path: Path, recipe_name: str, shard: Shard) -> dict:
@@ -51,6 +52,11 @@ def query(
     facts = check_shard(shard_path, recipe_name, shard)
     dataset = data.read(data_path)
     roster = _roster(asked, dataset)
+    # what became of the models travels with their signals, so that no later stage opens weights
+    known = [{key: value for key, value in model.items() if key not in STAYS_BEHIND} for model in facts["models"]]
+    head = {"recipe": recipe_name, "shard": shard.name, "models": known}
+    if asked.get("space") == "gradient":
+        return _write_alignment(output, shard_path, facts["models"], roster, head)
     torch_device = devices.prepare_torch(device)
     network = models.build(recipe, dataset.shape, dataset.n_classes, seed=0, device=torch_device)
     # audited records of `pairs` are asked one at a time: what is said about one must not depend, to the last bit, on what else is asked
@@ -66,10 +72,25 @@ def query(
             )
             progress.update()
     progress.close()
-    # what became of the models travels with their signals, so that no later stage opens weights; seconds stay
-    # behind, for they would make equal signals unequal files
-    known = [{key: value for key, value in model.items() if key != "seconds"} for model in facts["models"]]
-    return noted.write(output, {"recipe": recipe_name, "shard": shard.name, "models": known})
+    return noted.write(output, head)
+
+
+def _write_alignment(output: Path, shard_path: Path, trained: Sequence[Mapping[str, Any]], roster: Roster, head: dict[str, Any]) -> int:
+    """Write how far the noisy gradients of each model's training point to each canary that is a gradient, in units of clip. Returns the rows.
+
+    No model is asked: it is known from training (Nasr et al. 2023; Steinke et al. 2023), of canaries that took part and of others.
+    """
+    for model in trained:
+        n = len(model.get(artefacts.ALIGNMENT, ()))
+        if n != len(roster):
+            raise artefacts.ArtefactError(
+                f"{shard_path}: {model['model_id']} was trained with {n} gradient canaries, {len(roster)} are asked about; delete it and run again"
+            )
+    values = np.array([model[artefacts.ALIGNMENT] for model in trained], dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise SignalError(f"{shard_path}: {int((~np.isfinite(values)).sum())} alignments are not finite; training diverged: lower learning_rate")
+    write_signals(output, {artefacts.ALIGNMENT: values[:, :, None]}, roster, head)
+    return values.size
 
 
 def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[str, Any], output: Path, device: str) -> int:
