@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from memleak import params
 
 SIGNALS = {name: np.bool_ if name == "is_correct" else np.float32 for name in params.SIGNALS}  # columns and types; margin, loss and entropies in nats
+ALIGNMENT = params.ALIGNMENT  # a fact of each model, and then the only column: of canaries that are gradients, float64, in units of dp.clip
 PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
 SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population", "is_audited")
 SLICE = "slice:"  # before the name of a column by which samples are sliced; `unit` is to whom a sample belongs

@@ -131,7 +131,7 @@ class Coins(_Run):
             held, key = roster.sample_id[is_in], randomness.derive(self.seed, "coins", model)
             task = Task(self.model_id(model), model, "pool", "coins", key, base, None, None, outside[:N_TEST], n_expected=len(base))
             if self.space:
-                found.append(replace(task, directions=held))
+                found.append(replace(task, directions=held, all_directions=roster.sample_id))
             else:
                 found.append(replace(task, members=np.concatenate([base, held]), canaries=roster, n_expected=len(base) + self.canaries // 2))
         return found

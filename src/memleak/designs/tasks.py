@@ -165,6 +165,7 @@ class Task:
     test_ids: np.ndarray  # [<= N_TEST] records outside the training set
     canaries: Roster | None = None  # members that are no rows of the data set
     directions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # ids of canaries that are gradients, not records
+    all_directions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # those of the design, in this model or not
     n_expected: int | None = None  # members, over the coins of a design; None where their number is no matter of chance
     reserve: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # records beside the members that the recipe uses, in random order
 

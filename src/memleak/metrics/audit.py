@@ -73,6 +73,7 @@ def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[st
     counted = Counter((model.get("device", "unknown"), model.get("torch", "unknown"), model["engine"]) for model in models)
     accuracy = {part: _spread([model.get(f"{part}_accuracy") for model in models]) for part in ("train", "test")}
     train, test = accuracy["train"], accuracy["test"]
+    private = [model["dp"] for model in models if model.get("dp")]
     return {
         "n": len(models),
         "n_train": int(models[0]["n_train"]),
@@ -89,6 +90,7 @@ def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[st
         "test_loss": _mean([model.get("test_loss") for model in models]),
         "loss_curve": _mean_curve(models, "loss_curve"),
         "accuracy_curve": _mean_curve(models, "accuracy_curve"),
+        **({"dp": max(private, key=lambda facts: facts["epsilon"])} if private else {}),  # of the model that promises least
     }
 
 

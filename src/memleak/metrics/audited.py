@@ -207,21 +207,28 @@ class Audited:
         return found
 
     def epsilon(self, own: np.ndarray, kind: str, settings: dict[str, Any]) -> dict[str, Any] | None:
-        """Lower bounds from one-run audits: one a training, all of which hold together; None where membership was no matter of independent coins."""
+        """Lower bounds from one-run audits: one a training, all of which hold together; None where membership was no matter of independent coins.
+
+        `p`, of the claim that `settings` have from `epsilon.held_against`, is that of the worst training, times their number.
+        """
         if kind != "canaries":
             return None
         each = 1 - (1 - settings["confidence"]) / len(own)
         runs = [
-            epsilon.audit_one_run(scores, truth, delta=settings["delta"], confidence=each, strategy=settings["strategy"]).as_dict()
+            epsilon.audit_one_run(
+                scores, truth, delta=settings["delta"], confidence=each, strategy=settings["strategy"], claimed=settings.get("claimed")
+            ).as_dict()
             for scores, truth in zip(own, self.truth, strict=True)
         ]
         best = max(runs, key=lambda run: run["epsilon"])
+        p = None if settings.get("claimed") is None else min(1.0, len(runs) * min(run["p"] for run in runs))
         return {
             "epsilon": best["epsilon"],
             "delta": settings["delta"],
             "confidence": settings["confidence"],
             "strategy": settings["strategy"],
             "runs": runs,
+            **epsilon.against_claim(settings, best["epsilon"], p),
         }
 
 

@@ -2,6 +2,11 @@
 
 Every bound is a statement about the training algorithm that is false with probability at most 1 - confidence,
 whatever the attack, as long as the choice of threshold is paid for: `audit_one_run` and `audit_pairs` do.
+
+A training that claims to be (epsilon, delta) private may be held against its bound, at the same delta or a larger one.
+Its p-value is the smallest error at which the bound, with all that it pays for, exceeds the claim. An accountant's
+claim is about whoever sees the noisy gradient of every step, and so about all that is computed from these: the
+weights, what a model answers, and how far the gradients point to a canary.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from memleak.metrics.intervals import clopper_pearson
 UNFAIR_COIN = 1e-6  # a two-sided p-value below which the canaries' membership was not drawn by fair coins
 N_SIZES = 12  # numbers of guesses a side that `split` looks at; its search costs no confidence
 SHARES = (0.02, 0.1, 0.3, 0.5)  # of the canaries, guessed on a side by `bonferroni`; few, since each costs confidence
+LEAST_ERROR = 1e-12  # that a bound of pairs is made at: 1 - confidence has no more digits
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class OneRun:
     k_minus: int
     n_tried: int  # numbers of guesses that shared the error
     attainable: float
+    p: float | None = None  # of the claim, where there is one
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +70,7 @@ class Pairs:
     lower_bounds: dict[str, float]
     confidence_each: float
     attainable: float
+    p: float | None = None  # of the claim, where there is one
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,6 +125,8 @@ def _one_run_p_value(n_canaries: int, n_guesses: int, n_correct: int, delta: flo
     log_ways = special.gammaln(n_guesses + 1) - special.gammaln(below + 1) - special.gammaln(n_guesses - below + 1)
 
     def p_value(epsilon: float) -> float:
+        if n_correct == 0:
+            return 1.0
         log_right, log_wrong = -np.logaddexp(0, -epsilon), -np.logaddexp(0, epsilon)
         mass = np.exp(log_ways + below * log_right + (n_guesses - below) * log_wrong)
         moved = np.max(np.cumsum(mass) / np.arange(1, n_correct + 1))
@@ -129,6 +139,7 @@ def _one_run_p_value(n_canaries: int, n_guesses: int, n_correct: int, delta: flo
 def audit_one_run(
     scores: np.ndarray, is_member: np.ndarray, *, delta: float, confidence: float = 0.95,
     strategy: Literal["bonferroni", "split"] = "bonferroni", guesses: Sequence[tuple[int, int]] | None = None, seed: int = 0,
+    claimed: float | None = None,
 ) -> OneRun:  # fmt: skip
     """A lower bound of epsilon from canaries, each in one training or not by a fair coin of its own; the search is paid for.
 
@@ -137,6 +148,7 @@ def audit_one_run(
     counts on the other, which in simulation gives less, but for n_canaries * delta near 1. `guesses` are the pairs
     (k_plus, k_minus) to try, out of one half of the canaries with `split`.
     Equal scores are ordered by a coin. Membership drawn in another way (balanced, by a list) gives no epsilon.
+    `p` is that of an epsilon which is `claimed`: below 1 - confidence where the bound exceeds it.
     """
     _check_level(delta, confidence)
     s, truth = _canaries(scores, is_member)
@@ -155,9 +167,13 @@ def audit_one_run(
     bounds = one_run_lower_bound(len(counted), n_guesses, correct, delta, 1 - error)
     best = int(np.argmax(bounds)) if bounds.any() else int(np.argmax(_log_odds_bound(n_guesses, correct, error)))
     attainable = one_run_lower_bound(len(counted), n_guesses[best], n_guesses[best], delta, 1 - error)
+    p = None
+    if claimed is not None:
+        each = [_one_run_p_value(len(counted), int(r), int(v), delta)(claimed) for r, v in zip(n_guesses, correct, strict=True)]
+        p = min(1.0, len(tried) * min(each))
     return OneRun(
         float(bounds[best]), delta, confidence, strategy, len(counted), int(n_guesses[best]), int(correct[best]),
-        int(tried[best, 0]), int(tried[best, 1]), len(tried), attainable,
+        int(tried[best, 0]), int(tried[best, 1]), len(tried), attainable, p,
     )  # fmt: skip
 
 
@@ -217,15 +233,54 @@ def pairs_lower_bound(
     return found
 
 
-def audit_pairs(counts: Mapping[str, Counts], *, delta: float, confidence: float = 0.95) -> Pairs:
-    """The largest lower bound over targets; the error is shared among them, so that all bounds hold together."""
+def pairs_p_value(counts: Counts, delta: float, claimed: float) -> float:
+    """The smallest error at which `pairs_lower_bound` exceeds a claimed epsilon, 1e-12 at least: the p-value of the claim."""
+    sides = counts.n_true_positives, counts.n_in, counts.n_false_positives, counts.n_out
+
+    def excess(log_error: float) -> float:
+        return pairs_lower_bound(*sides, delta, 1 - np.exp(log_error)) - claimed
+
+    least, most = np.log(LEAST_ERROR), np.log1p(-LEAST_ERROR)
+    if excess(most) <= 0:
+        return 1.0
+    return LEAST_ERROR if excess(least) >= 0 else float(np.exp(optimize.brentq(excess, least, most, xtol=1e-12)))
+
+
+def audit_pairs(counts: Mapping[str, Counts], *, delta: float, confidence: float = 0.95, claimed: float | None = None) -> Pairs:
+    """The largest lower bound over targets; the error is shared among them, so that all bounds hold together.
+
+    `p` is that of an epsilon which is `claimed`: below 1 - confidence where the largest bound exceeds it.
+    """
     if not counts:
         raise ValueError("no target has counts; expected one or more")
     each = 1 - (1 - confidence) / len(counts)
     bounds = {name: pairs_lower_bound(c.n_true_positives, c.n_in, c.n_false_positives, c.n_out, delta, each) for name, c in counts.items()}
     target = max(bounds, key=lambda name: bounds[name])
     n_in, n_out = counts[target].n_in, counts[target].n_out
-    return Pairs(bounds[target], delta, confidence, target, bounds, each, pairs_lower_bound(n_in, n_in, 0, n_out, delta, each))
+    attainable = pairs_lower_bound(n_in, n_in, 0, n_out, delta, each)
+    p = None if claimed is None else min(1.0, len(counts) * min(pairs_p_value(c, delta, claimed) for c in counts.values()))
+    return Pairs(bounds[target], delta, confidence, target, bounds, each, attainable, p)
+
+
+def held_against(settings: Mapping[str, Any], dp: Mapping[str, Any] | None, design: Mapping[str, Any]) -> dict[str, Any]:
+    """An audit's settings with the epsilon that its training claims: the declared one, or what the accountant of its DP-SGD says.
+
+    `claimed` is None where nothing is claimed, or where bound and claim do not compare; `claim_note` says why not.
+    """
+    claimed, note = settings.get("claimed"), None
+    if claimed is None and dp is not None:
+        claimed = dp["epsilon"]
+        if settings["delta"] < dp["delta"]:
+            note = f"the bound is made at delta {settings['delta']:g}, and the accountant's epsilon holds at {dp['delta']:g} alone and above; raise epsilon.delta"
+    if claimed is not None and design.get("neighbour") == "replace":
+        note = "the audit puts one record in another's place, two changes, and the claim is about a record more or less; use neighbour: add"
+    return {**settings, "claimed": None if note else claimed, "claim_note": note}
+
+
+def against_claim(settings: Mapping[str, Any], bound: float, p: float | None) -> dict[str, Any]:
+    """What a bound says about the claim in the settings that `held_against` gave."""
+    claimed = settings.get("claimed")
+    return {"claimed": claimed, "p": p, "alarm": claimed is not None and bound > claimed, "claim_note": settings.get("claim_note")}
 
 
 def _check_level(delta: float, confidence: float) -> None:

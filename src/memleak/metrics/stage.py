@@ -144,7 +144,8 @@ def measure(
         exposed = _exposed_targets(metrics)
     else:
         found = models_found(plan, models, headline["allow_mixed"])
-        metrics, exposure, curves = pool_audit.measure(plan_path, samples_path, thresholds, score_paths, headline, found)
+        settings = headline | {"epsilon": epsilon.held_against(headline["epsilon"], found.get("dp"), plan["design"])}
+        metrics, exposure, curves = pool_audit.measure(plan_path, samples_path, thresholds, score_paths, settings, found)
         exposed = pool_audit.flagged(exposure)
         if features_path is not None:
             metrics["controls"] |= pool_audit.blind_controls(
@@ -167,7 +168,8 @@ def _measure_pairs(
     decided = artefacts.read_table(decisions_path, ["attack", "target", "round", "score", "says_member", "is_member"])
     arms = pairs.read(plan_path, signal_paths, ["margin", "loss"])
     metrics = measure_audit(artefacts.read_facts(plan_path), models, arms, thresholds, decided, headline["headline"], headline["allow_mixed"])
-    metrics["epsilon"] = pairs_epsilon(decided[decided["attack"] == headline["headline"]], headline["epsilon"])
+    claimed = epsilon.held_against(headline["epsilon"], metrics["models"].get("dp"), metrics["design"])
+    metrics["epsilon"] = pairs_epsilon(decided[decided["attack"] == headline["headline"]], claimed)
     attack = thresholds[headline["headline"]]["attack"]
     scores = read_pair_scores(score_paths[list(thresholds).index(headline["headline"])])
     curves = pd.concat([roc_points(arm.target, *_statistic(arm, attack, scores)) for arm in arms], ignore_index=True)
@@ -205,7 +207,8 @@ def pairs_epsilon(decided: pd.DataFrame, settings: dict[str, Any]) -> dict[str, 
     for target, rows in decided.groupby("target"):
         inside, outside = (rows.loc[rows["is_member"] == truth, "says_member"] for truth in (True, False))
         counts[str(target)] = epsilon.Counts(int(inside.sum()), len(inside), int(outside.sum()), len(outside))
-    return epsilon.audit_pairs(counts, delta=settings["delta"], confidence=settings["confidence"]).as_dict()
+    found = epsilon.audit_pairs(counts, delta=settings["delta"], confidence=settings["confidence"], claimed=settings.get("claimed"))
+    return found.as_dict() | epsilon.against_claim(settings, found.epsilon, found.p)
 
 
 def _statistic(arms: Arms, attack: dict[str, Any], scores: pd.Series) -> tuple[np.ndarray, np.ndarray]:

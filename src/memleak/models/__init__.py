@@ -19,11 +19,19 @@ class ModelError(ValueError):
 def build(recipe: Recipe, shape: tuple[int, ...], n_classes: int, seed: int, device: torch.device) -> torch.nn.Module:
     """A network on `device` in the recipe's type of weights, its weights drawn on the CPU from `seed` alone."""
     from memleak.models.given import arguments_of  # it needs what stands here
+    from memleak.models.stacking import Stacked
 
     function = plugins.function_of("architectures", recipe.architecture)
     arguments = arguments_of(function, recipe.architecture, shape, n_classes, recipe)  # one of the user's may take fewer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = function(*arguments)
-    layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format  # convolutions on a CPU are faster so
+        if recipe.stacking is not None:
+            model = Stacked(model, function(*arguments), n_classes, recipe.stacking.hidden)
+        if recipe.dp is not None:
+            from memleak.models.private import made_private  # Opacus takes its time to load
+
+            model = made_private(model, recipe.architecture)
+    is_faster = len(shape) == 3 and recipe.dp is None  # Opacus wants the other layout (training/gradients.py)
+    layout = torch.channels_last if is_faster else torch.contiguous_format  # convolutions on a CPU are faster so
     return model.to(device, getattr(torch, recipe.weight_dtype), memory_format=layout)

@@ -100,7 +100,9 @@ def _check_parts(where: str, design: Given, dataset_id: str, dataset: Dataset) -
 def _check_private(where: str, audit: Audit, recipe: Recipe) -> None:
     """Refuse gradient canaries that nothing would insert, and a bound that its training's promise does not speak of."""
     if isinstance(audit.design, Canaries) and audit.design.space == "gradient" and recipe.dp is None:
-        raise ValueError(f"{where}.design.space: gradient canaries are inserted by DP-SGD, and the recipe '{audit.recipe}' has none; give it dp, or use space: input")
+        raise ValueError(
+            f"{where}.design.space: gradient canaries are inserted by DP-SGD, and the recipe '{audit.recipe}' has none; give it dp, or use space: input"
+        )
     is_bounded = isinstance(audit.design, (Pairs, Canaries)) and "delta" in audit.epsilon.model_fields_set
     if recipe.dp is not None and is_bounded and audit.epsilon.claimed is None and audit.epsilon.delta < recipe.dp.delta:
         raise ValueError(

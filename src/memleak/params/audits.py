@@ -191,7 +191,9 @@ class Audit(Frozen):
         if self.epsilon.claimed is None:
             return
         if not isinstance(self.design, (Pairs, Canaries)):
-            raise ValueError(f"epsilon.claimed: the design {self.design.kind} gives no lower bound to hold against it; leave it out, or use canaries or pairs")
+            raise ValueError(
+                f"epsilon.claimed: the design {self.design.kind} gives no lower bound to hold against it; leave it out, or use canaries or pairs"
+            )
         if isinstance(self.design, Pairs) and self.design.neighbour == "replace":
             raise ValueError(
                 "epsilon.claimed: a claim is about a record more or less, and neighbour: replace makes two changes; leave it out, or use neighbour: add"

@@ -201,5 +201,7 @@ def privacy_sentences(models: dict[str, Any]) -> list[str]:
     ]
     n = dp.get("batch_norm_replaced")
     if n:
-        found.append(f"{n} batch normalisation{'s were' if n > 1 else ' was'} replaced by group normalisation, since it mixes the records of a batch.")
+        found.append(
+            f"{n} batch normalisation{'s were' if n > 1 else ' was'} replaced by group normalisation, since it mixes the records of a batch."
+        )
     return found

@@ -77,8 +77,9 @@ LEVELS = (0.001, 0.0001, 0.00001, 0.0)
 
 def beside(metrics: dict[str, Any]) -> tuple[Figure, ...] | None:
     """What is published for the data set of an audit; None for one of which this module knows nothing."""
-    is_ours = metrics["kind"] in ("halves", "canaries") and metrics["design"].get("space") != "gradient"  # others are models of the user's, or no records
-    return FIGURES.get(metrics["data"]["name"]) if is_ours else None
+    if metrics["kind"] not in ("halves", "canaries") or metrics["design"].get("space") == "gradient":
+        return None  # models of the user's, or no records
+    return FIGURES.get(metrics["data"]["name"])
 
 
 def own_setup(metrics: dict[str, Any], params: dict[str, Any]) -> dict[str, str]:

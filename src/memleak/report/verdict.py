@@ -250,7 +250,9 @@ def _private_notes(metrics: dict[str, Any]) -> list[str]:
     models, found = metrics["models"], []
     accuracy = models["train_accuracy"]
     if models.get("dp") and not pool.has_gradients(metrics) and accuracy is not None and accuracy["value"] < FITS:
-        found.append(f"Trained by DP-SGD, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little.")
+        found.append(
+            f"Trained by DP-SGD, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little."
+        )
     return found
 
 

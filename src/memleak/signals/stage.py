@@ -29,7 +29,8 @@ from memleak.training.store import read_model
 ASKED_AGAIN = 64  # records that a given model is asked about a second time: does it answer alike?
 ROWS_AT_ONCE = 256  # of a forward pass
 SAMPLES_PER_GROUP = 8192  # a row group of the file holds the answers of all models of a shard about so many samples
-STAYS_BEHIND = ("seconds", artefacts.ALIGNMENT)  # facts of a model that its signals are without: equal signals are equal files, and a long list is a column
+# facts of a model that its signals are without: they would make equal signals unequal files, or are a column
+STAYS_BEHIND = ("seconds", artefacts.ALIGNMENT)
 
 
 def check_shard(path: Path, recipe_name: str, shard: Shard) -> dict:

@@ -1,10 +1,12 @@
-"""Batches of images: gathered from uint8 memory, moved, mirrored and cut by draws that belong to each sample."""
+"""Batches of images: gathered from uint8 memory, moved, mirrored and cut by draws that belong to each sample; blends of samples."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from scipy import special
 
 from memleak import randomness
 
@@ -90,3 +92,34 @@ class Features:
 
     def take(self, positions: torch.Tensor) -> torch.Tensor:
         return self.features[positions]
+
+
+class Mixup:
+    """Blends of each sample with another of the same model's batch, inputs and targets alike.
+
+    Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization". The share that a sample keeps belongs to (training,
+    epoch, sample); its partner is the next sample in the batch, whose order is drawn anew in each epoch.
+    """
+
+    def __init__(self, strength: float, n_classes: int, device: torch.device) -> None:
+        self.strength, self.n_classes, self.device = strength, n_classes, device
+
+    def shares(self, keys: np.ndarray, sample_ids: np.ndarray) -> np.ndarray:
+        """Draws from Beta(strength, strength), [B, M]; `keys` [M] are those of the models."""
+        return special.betaincinv(self.strength, self.strength, randomness.counter_uniform(keys, sample_ids))
+
+    def blend(
+        self, inputs: torch.Tensor, labels: torch.Tensor, keys: np.ndarray, sample_ids: np.ndarray, counts: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Inputs [B * M, ...] and probabilities [B * M, C] of a batch of ids [B, M], of which the first `counts` [M] are a model's own."""
+        share = torch.from_numpy(self.shares(keys, sample_ids).ravel()).to(self.device, inputs.dtype)
+        partner = torch.from_numpy(partners(sample_ids.shape[0], counts)).to(self.device)
+        targets = labels if labels.dim() == 2 else torch.nn.functional.one_hot(labels, self.n_classes).to(inputs.dtype)
+        of_inputs, of_targets = share.view(-1, *[1] * (inputs.dim() - 1)), share[:, None]
+        return inputs * of_inputs + inputs[partner] * (1 - of_inputs), targets * of_targets + targets[partner] * (1 - of_targets)
+
+
+def partners(n_rows: int, counts: np.ndarray) -> np.ndarray:
+    """The place of the next sample of the same model in a batch of models in turn, the first following the last, [B * M]."""
+    following = (np.arange(n_rows)[:, None] + 1) % np.maximum(counts, 1)  # [B, M]
+    return (following * len(counts) + np.arange(len(counts))).ravel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -85,3 +87,41 @@ def steps_of(tasks: Sequence[Task], epoch: int, batch_size: int) -> list[tuple[n
         full = parts if counts.min() == counts.max() else [np.resize(part, counts.max()) for part in parts]
         found.append((np.stack(full, axis=1), counts))
     return found
+
+
+def answer(model: torch.nn.Module, data: Pick, sample_ids: np.ndarray, rows: int) -> torch.Tensor:
+    """Logits [n, C] of samples of a pick.
+
+    Every forward pass has the same number of rows (the last is padded): the kernels that a library chooses
+    depend on it, and with them a logit's last bits.
+    """
+    model.eval()
+    batches = [sample_ids[start : start + rows] for start in range(0, len(sample_ids), rows)]
+    with torch.no_grad():
+        logits = [model(inputs).cpu() for inputs, _, _ in data.batches([np.resize(batch, rows) for batch in batches])]
+    return torch.cat(logits)[: len(sample_ids)]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What M models learn in place of their members' labels: which samples in which order, and the probabilities to be said of each."""
+
+    tasks: Sequence[Task]  # whose members are the samples
+    sample_ids: Sequence[np.ndarray]  # of each model, rising, [n]
+    targets: Sequence[torch.Tensor]  # of each model's samples, [n, C]
+    temperature: float = 1.0  # of the targets, and by which the logits are divided
+    is_public: bool = False  # whether no sample is private, so that it is learnt without noise also where the recipe trains privately
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """The row of each model's first target among all of them, [M]."""
+        return np.cumsum([0, *(len(ids) for ids in self.sample_ids[:-1])])
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """All targets on a device, model after model."""
+        return torch.cat(list(self.targets)).to(device, dtype)
+
+    def rows(self, sample_ids: np.ndarray) -> np.ndarray:
+        """Where among all targets those of a batch [B, M] stand, [B * M]."""
+        found = [first + np.searchsorted(known, ids) for first, known, ids in zip(self._first, self.sample_ids, sample_ids.T, strict=True)]
+        return np.stack(found, axis=1).ravel()

@@ -27,6 +27,7 @@ from memleak import artefacts
 from memleak.artefacts import ArtefactError
 
 VERSION = 2
+_PHASE = ".phase-"  # stands between a checkpoint's name and that of a part of its training
 _SHOWN = 120  # characters of a fact that are shown: a stack may be of hundreds of models
 
 
@@ -99,8 +100,13 @@ class Checkpoint:
             raise _NotUsable("its content is not what was written")
         return tensors, said["place"]
 
+    def phase(self, name: str) -> Checkpoint:
+        """The checkpoint of a part of this training, such as that of a teacher: a file beside it."""
+        facts = {key: value for key, value in self.facts.items() if key != "version"} | {"phase": name}
+        return Checkpoint(self.path.with_name(f"{self.path.name}{_PHASE}{name}"), facts, self.seconds / 60)
+
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        remove(self.path)
 
     def _differing(self, found: dict[str, Any]) -> str:
         """The first fact that is another, and what was expected; empty where all are the same."""
@@ -118,6 +124,12 @@ class Checkpoint:
         for half in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp"):
             with contextlib.suppress(OSError):  # somebody else's
                 shutil.rmtree(half) if half.is_dir() else half.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint, and those of its phases."""
+    for found in (path, *path.parent.glob(f"{glob.escape(path.name)}{_PHASE}*")):
+        found.unlink(missing_ok=True)
 
 
 def _crc32(tensors: dict[str, torch.Tensor], place: dict[str, Any]) -> int:

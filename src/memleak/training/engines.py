@@ -56,6 +56,8 @@ def stack_of(training: Training, recipe: Recipe, shape: tuple[int, ...], n_class
     if training.stack is not None:
         return training.stack
     tabled = _tabled(recipe, shape, n_classes, device)
+    if recipe.dp is not None and tabled == 1:
+        return _UNTABLED  # the table knows no private training; a stack does with less than the gradients of single samples
     return _UNTABLED if training.engine == "ensemble" and tabled == 1 else tabled
 
 
@@ -74,11 +76,11 @@ def _tabled(recipe: Recipe, shape: tuple[int, ...], n_classes: int, device: torc
     return next((entry["stack"] for entry in sorted(known, key=lambda entry: entry["up_to"]) if size <= entry["up_to"]), 1)
 
 
-def groups(tasks: Sequence[Task], n_stacked: int, batch_size: int) -> list[list[Task]]:
-    """Tasks that train together: at most `n_stacked`, with equally many steps, in order."""
+def groups(tasks: Sequence[Task], n_stacked: int, batch_size: int, is_private: bool = False) -> list[list[Task]]:
+    """Tasks that train together: at most `n_stacked`, with equally many steps, in order; private ones with one promise."""
     by_steps: dict[int, list[Task]] = {}
     for task in tasks:
-        by_steps.setdefault(-(-len(task.members) // batch_size), []).append(task)
+        by_steps.setdefault(task.n_members if is_private else -(-len(task.members) // batch_size), []).append(task)
     return [same[first : first + n_stacked] for same in by_steps.values() for first in range(0, len(same), n_stacked)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from memleak.models.layers import set_rows
 from memleak.models.stacked import NotStackable
 from memleak.params import Recipe
 from memleak.training import engines, loop
+from memleak.training.batches import Lesson
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
-from memleak.training.steps import Program, Single
+from memleak.training.steps import Program, Single, classes
 
 
 class Stack(Program):
@@ -58,15 +59,20 @@ class Stack(Program):
         self.counts, self.share = known
         stacked.set_counts(self.network, None if fewest == n_rows else self.counts, fewest)
 
+    def in_turn(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.transpose(0, 1).reshape(-1, logits.shape[2])
+
     def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.share is not None
-        truth = labels.view(-1, self.n_models).T  # [M, B]
-        each = functional.cross_entropy(logits.reshape(-1, logits.shape[2]), truth.reshape(-1), reduction="none", label_smoothing=smoothing)
+        truth = classes(labels).view(-1, self.n_models).T  # [M, B]
+        wanted = truth if labels.dim() == 1 else labels.view(-1, self.n_models, labels.shape[1]).transpose(0, 1)  # [M, B, C]
+        each = functional.cross_entropy(logits.reshape(-1, logits.shape[2]), wanted.flatten(0, 1), reduction="none", label_smoothing=smoothing)
         is_right = (logits.detach().argmax(2) == truth) & (self.share.T > 0)
         return (each.view(truth.shape) * self.share.T).sum(1), is_right.sum(1)
 
-    def weights(self) -> list[dict[str, torch.Tensor]]:
-        parts = {name: tensor.detach().cpu().reshape(self.n_models, *self.shapes[name]) for name, tensor in self.network.state_dict().items()}
+    def weights(self, state: Mapping[str, torch.Tensor] | None = None) -> list[dict[str, torch.Tensor]]:
+        known = self.network.state_dict() if state is None else state
+        parts = {name: tensor.detach().cpu().reshape(self.n_models, *self.shapes[name]) for name, tensor in known.items()}
         return [{name: tensor[model].contiguous() for name, tensor in parts.items()} for model in range(self.n_models)]
 
 
@@ -121,20 +127,20 @@ def check_alike(networks: Sequence[torch.nn.Module], shape: tuple[int, ...]) -> 
 
 
 def train(
-    tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None
+    tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device, checkpoint: Checkpoint | None = None, lesson: Lesson | None = None
 ) -> list[Trained]:  # fmt: skip
     """Train the models of tasks that have equally many steps as one program; a task alone as `loop.train` does.
 
-    The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
+    With a lesson they learn that, and are judged by their tasks all the same. The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
     go by the place in memory, and batch norm by whether any model has a row more.
     """
     if len(tasks) == 1:
-        return [loop.train(tasks[0], dataset, recipe, device, checkpoint)]
+        return [loop.train(tasks[0], dataset, recipe, device, checkpoint, lesson)]
     started = time.perf_counter()
-    networks = [loop.initial(task, dataset, recipe, device) for task in tasks]
+    networks = [loop.initial(task, dataset, recipe, device) for task in (tasks if lesson is None else lesson.tasks)]
     program = program_of(networks, recipe, dataset.shape)
     del networks[1:]  # the program has their weights; one is left to judge each model with
-    curves = loop.fit(program, tasks, dataset, recipe, device, checkpoint)
+    curves = loop.fit(program, tasks, dataset, recipe, device, checkpoint, lesson)
     seconds = (time.perf_counter() - started) / len(tasks)
     found = []
     for task, weights, curve in zip(tasks, program.weights(), curves, strict=True):

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from memleak import data, provenance
+from memleak import data, designs, provenance
 from memleak.designs import Shard, Task
 from memleak.models.stacked import NotStackable
 from memleak.params import ParamsError, Recipe, Training
-from memleak.training import devices, engines, ensemble, loop, own
+from memleak.training import checkpoints, devices, dpsgd, engines, ensemble, loop, own, taught
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
 from memleak.training.steps import Single
@@ -27,10 +28,29 @@ def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
     """Refuse a recipe that the data cannot serve."""
     if recipe.batch_size > n_members:
         raise ParamsError(f"batch_size: {recipe.batch_size} is larger than a training set of {n_members} records; lower it")
+    taught.check(recipe, n_members)
     if len(dataset.shape) != 3 and (recipe.flip or recipe.shift or recipe.cutout):
         raise ParamsError(f"flip, shift and cutout are for images; the data has shape {dataset.shape}; leave them out")
     if len(dataset.shape) == 3 and recipe.cutout > min(dataset.shape[:2]):
         raise ParamsError(f"cutout: a square of {recipe.cutout} pixels is larger than images of {dataset.shape[0]} x {dataset.shape[1]}; lower it")
+    if recipe.dp is not None:
+        dpsgd.check(recipe, dataset, n_members)
+
+
+def with_reserve(planned: Shard, tasks: list[Task], dataset: data.Dataset, recipe: Recipe) -> list[Task]:
+    """The trainings of a shard with the records that the recipe takes beside the members: none that is trained on, audited or tested on."""
+    if not recipe.reserve:
+        return tasks
+    if isinstance(planned, designs.Splits) or (isinstance(planned, designs.Complements) and planned.parts):
+        raise ParamsError(f"{planned.name}: the recipe takes {recipe.reserve} records outside the pool, and parts of a data set have no outside")
+    reserve = designs.reserve_of(dataset, planned.pool, recipe.reserve, planned.seed)
+    held = [task.holding(reserve) for task in tasks]
+    targets = [task.target.source_id for task in tasks if task.target]
+    if np.isin(dataset.group_id[targets], dataset.group_id[reserve]).any():
+        raise ParamsError(f"{planned.name}: an audited record lies in the recipe's reserve; audit records of the pool")
+    if not all(len(task.test_ids) for task in held):
+        raise ParamsError(f"{planned.name}: the {recipe.reserve} records in reserve leave none to test on; lower records, or the design's pool")
+    return held
 
 
 def train(
@@ -38,8 +58,8 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Train the models of a shard and write them as `output`. Returns how many were trained and adopted."""
     dataset = data.read(data_path)
-    tasks = planned.tasks(dataset)
-    check_recipe(recipe, dataset, min(len(task.members) for task in tasks))
+    tasks = with_reserve(planned, planned.tasks(dataset), dataset, recipe)
+    check_recipe(recipe, dataset, min(task.n_members if recipe.dp else len(task.members) for task in tasks))
     data_sha256 = provenance.digest(dataset.facts["sha256"], 64)
     shard = {"version": 1, "recipe": recipe_name, "shard": planned.name, "data_sha256": data_sha256}
     store = Store(recipe_name, data_sha256, output.parent)
@@ -75,11 +95,11 @@ def train(
                     )
                 if n_done < len(missing):  # the last group is kept with the shard
                     store.keep_part(shard, [trained for _, trained in group])
-                    store.checkpoint(group[0][0].model_id).unlink(missing_ok=True)
+                    checkpoints.remove(store.checkpoint(group[0][0].model_id))
                 progress.update(len(group))
         kept = store.keep(shard, [found[task.model_id] for task in tasks])
         for task in tasks:  # another cut of the models may have left one of any
-            store.checkpoint(task.model_id).unlink(missing_ok=True)
+            checkpoints.remove(store.checkpoint(task.model_id))
         link(kept, output)
     return {"trained": len(missing), "adopted": len(tasks) - len(missing), "seconds": time.perf_counter() - started}
 
@@ -103,10 +123,10 @@ def train_all(
         return
     waiting = list(tasks)
     while waiting:
-        group = engines.groups(waiting, n_stacked, recipe.batch_size)[0]
+        group = engines.groups(waiting, n_stacked, recipe.batch_size, recipe.dp is not None)[0]
         trained: list[Trained] | None = None
         try:
-            trained = ensemble.train(group, dataset, recipe, device, checkpoint_of(group))
+            trained = taught.train(group, dataset, recipe, device, checkpoint_of(group))
         except NotStackable as error:
             print(f"trained one after another: {recipe.architecture} cannot be stacked: {error}", flush=True)
             n_stacked = 1

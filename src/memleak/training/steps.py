@@ -5,18 +5,35 @@ from __future__ import annotations
 import contextlib
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from memleak.designs import Task
 from memleak.models.layers import set_rows
 from memleak.params import Recipe
-from memleak.designs import Task
 from memleak.training import optimizers
 from memleak.training.batches import steps_of
+
+
+def classes(labels: torch.Tensor) -> torch.Tensor:
+    """The class of each label, [n]: of probabilities [n, C] the likeliest."""
+    return labels if labels.dim() == 1 else labels.argmax(1)
+
+
+def flattened(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Targets that leave the probability of the true class as it is, and share the rest alike among the others, [n, C].
+
+    Chen, Yu and Fritz 2022, "RelaxLoss: Defending Membership Inference Attacks without Losing Utility".
+    """
+    probabilities, truth = logits.detach().softmax(1), classes(labels)[:, None]
+    confidence = probabilities.gather(1, truth)  # [n, 1]
+    others = (1 - confidence) / (logits.shape[1] - 1)
+    is_true = torch.arange(logits.shape[1], device=logits.device) == truth
+    return torch.where(is_true, confidence, others)
 
 
 class Program(ABC):
@@ -43,12 +60,19 @@ class Program(ABC):
         """Say how many of a batch's `n_rows` rows belong to each model, [M]."""
 
     @abstractmethod
-    def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """The mean loss (nats) of each model, and how many of its samples it has right, [M] each."""
+    def in_turn(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the network says of a batch, [B * M, C] with models in turn, as its labels are."""
 
     @abstractmethod
-    def weights(self) -> list[dict[str, torch.Tensor]]:
-        """The weights of each model, on the CPU."""
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """The mean loss (nats) of each model, and how many of its samples it has right, [M] each.
+
+        `labels` are classes [B * M], or probabilities [B * M, C], of which the largest is what counts as right.
+        """
+
+    @abstractmethod
+    def weights(self, state: Mapping[str, torch.Tensor] | None = None) -> list[dict[str, torch.Tensor]]:
+        """The weights of each model, on the CPU: the network's, or those of another state by its names."""
 
 
 class Single(Program):
@@ -66,12 +90,15 @@ class Single(Program):
     def set_counts(self, counts: np.ndarray, n_rows: int) -> None:
         self.counts = n_rows
 
+    def in_turn(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits
+
     def losses(self, logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> tuple[torch.Tensor, torch.Tensor]:
         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return loss[None], (logits.detach().argmax(1) == labels).sum()[None]
+        return loss[None], (logits.detach().argmax(1) == classes(labels)).sum()[None]
 
-    def weights(self) -> list[dict[str, torch.Tensor]]:
-        return [{name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}]
+    def weights(self, state: Mapping[str, torch.Tensor] | None = None) -> list[dict[str, torch.Tensor]]:
+        return [{name: tensor.detach().cpu().contiguous() for name, tensor in (state or self.network.state_dict()).items()}]
 
 
 class Recorded:
@@ -126,6 +153,8 @@ class Steps:
         self.n_correct = torch.zeros(program.n_models, dtype=torch.int64, device=device)
         can_record = device.type == "cuda" and not recipe.compile and self.scaler is None
         self.recorded = Recorded() if can_record else None
+        self.temperature = 1.0  # of the targets, where a model learns from another's answers
+        self.is_odd = torch.zeros((), dtype=torch.bool, device=device)  # the epoch; on the device, where recorded steps read it
 
     def planned(self, tasks: Sequence[Task], epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """The steps of an epoch: sample ids [B, M], and how many of each task's count, [M]."""
@@ -139,10 +168,15 @@ class Steps:
         return [{} for _ in range(self.program.n_models)]
 
     def take(self, inputs: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, counts: np.ndarray, step: int, n_steps: int) -> None:
-        """One step: samples in the order of a batch, [B * M] each, and how many of each model count."""
+        """One step: samples in the order of a batch, [B * M] each, and how many of each model count.
+
+        Labels are classes [B * M], or probabilities [B * M, C].
+        """
         n_rows = len(labels) // self.program.n_models
         self.program.set_counts(counts, n_rows)
         optimizers.set_learning_rate(self.optimizer, optimizers.learning_rate_at(self.recipe, step, n_steps))
+        if self.recipe.relaxed_loss:
+            self.is_odd.fill_(step * self.recipe.epochs // n_steps % 2)
         if self.recorded is not None and counts.min() == n_rows:
             self.recorded.take(self._compute, inputs, labels, rows)
         else:
@@ -158,8 +192,13 @@ class Steps:
             weight.grad = None  # as zero_grad does, without its bookkeeping: a small model's step is as long
         with self.autocast:
             logits = program.call(program.arrange(inputs))
-        losses, n_correct = program.losses(logits.to(inputs.dtype), labels, recipe.label_smoothing)
-        total = losses.sum()
+        logits = logits.to(inputs.dtype)
+        if self.temperature != 1:
+            logits = logits / self.temperature
+        losses, n_correct = program.losses(logits, labels, recipe.label_smoothing)
+        if self.temperature != 1:  # gradients shrink with its square (Hinton et al. 2015)
+            losses = losses * self.temperature**2
+        total = self._aims(losses, logits, labels).sum()
         (total if self.scaler is None else self.scaler.scale(total)).backward()
         if recipe.gradient_clip is not None:
             if self.scaler is not None:
@@ -172,6 +211,25 @@ class Steps:
             self.scaler.update()
         self.loss_sum += losses.detach() * program.counts
         self.n_correct += n_correct
+
+    def _aims(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What a step descends for each model, [M]: its loss, or what a defence makes of that.
+
+        Flooding (Ishida et al. 2020) turns the gradient round below a loss of b: |loss - b| + b. RelaxLoss (Chen, Yu and
+        Fritz 2022) descends a loss of alpha or more; below, it climbs in even epochs (the first is epoch 0), and in odd ones
+        descends the cross-entropy to targets that keep the true class's probability and are flat over the others.
+        """
+        recipe = self.recipe
+        if recipe.flooding:
+            return (losses - recipe.flooding).abs() + recipe.flooding
+        if recipe.relaxed_loss:
+            flat, _ = self.program.losses(logits, flattened(self.program.in_turn(logits), labels), 0.0)
+            return torch.where(losses >= recipe.relaxed_loss, losses, torch.where(self.is_odd, flat, -losses))
+        return losses
+
+    def shown(self) -> dict[str, torch.Tensor]:
+        """The weights that would be released now: the network's, or their moving average."""
+        return self.program.network.state_dict() | ({} if self.average is None else self.average.average)
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors that change while training."""
@@ -196,6 +254,6 @@ def build(program: Program, tasks: Sequence[Task], recipe: Recipe, device: torch
     """The steps that a recipe's models take: private ones with `dp`."""
     if recipe.dp is None:
         return Steps(program, recipe, device)
-    from memleak.training import dpsgd  # Opacus takes its time to load
+    from memleak.training.dpsgd import PrivateSteps  # Opacus takes its time to load
 
-    return dpsgd.PrivateSteps(program, tasks, recipe, device)
+    return PrivateSteps(program, tasks, recipe, device)
