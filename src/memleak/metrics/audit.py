@@ -107,9 +107,14 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _mean_curve(models: Sequence[dict[str, Any]], name: str) -> list[float] | None:
-    """The mean over the models, epoch by epoch; None where they were trained by the user's own trainer, which tells none."""
+    """The mean over the models that still trained, epoch by epoch; None where the user's own trainer trained them, which tells none."""
     curves = [model[name] for model in models if name in model]
-    return np.mean(curves, axis=0).tolist() if curves else None
+    if not curves:
+        return None
+    known = np.full((len(curves), max(map(len, curves))), np.nan)  # with early stopping each model has its own last epoch
+    for row, curve in zip(known, curves, strict=True):
+        row[: len(curve)] = curve
+    return np.nanmean(known, axis=0).tolist()
 
 
 def _attack(name: str, fitted: dict[str, Any], decided: pd.DataFrame, plan: dict[str, Any]) -> dict[str, Any]:

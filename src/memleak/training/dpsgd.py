@@ -161,7 +161,8 @@ class Canaries:
     Nasr et al. 2023, "Tight Auditing of Differentially Private Machine Learning"; Steinke, Nasr and Jagielski 2023,
     "Privacy Auditing with One (1) Training Run" (the Dirac canary). One that is in takes part as a record does: by the
     same coins, clipped and under the same noise. What is seen is `alignment`, [M, n] in units of clip: over all steps,
-    the noisy sum of gradients at its coordinate. Training gives that away by its weights; epsilon covers it.
+    the noisy sum of gradients at its coordinate, less what the records put there. Epsilon covers that: it holds against an
+    adversary who knows all other records, and reads the weights of every step.
     """
 
     def __init__(self, tasks: Sequence[Task], n_weights: int, recipe: Recipe, device: torch.device) -> None:
@@ -175,10 +176,12 @@ class Canaries:
         places = randomness.generator(0, "gradient canaries").permutation(n_weights)[: len(self.ids)]  # the same in all models
         self.places = torch.from_numpy(places).to(device)
         self.alignment = torch.zeros(len(tasks), len(self.ids), dtype=torch.float64, device=device)
+        self._known = torch.zeros_like(self.alignment)  # what the records of a step have put at the coordinates
 
     def join(self, sums: torch.Tensor, epoch: int, step: int) -> None:
         """Add the clipped gradients of those that take part in a step to the sums of gradients, [M, P]."""
         clip = self.recipe.dp.clip  # type: ignore[union-attr]
+        self._known = sums[:, self.places].double()
         norm = torch.tensor(LARGE * clip, device=self.device, dtype=sums.dtype)
         drawn = [is_drawn(task.key, epoch, np.array([step]), self.ids, sampling_rate(self.recipe, task))[0] for task in self.tasks]
         takes_part = torch.from_numpy(np.stack(drawn) & self.is_in).to(self.device)
@@ -186,4 +189,4 @@ class Canaries:
 
     def look(self, released: torch.Tensor) -> None:
         """Note what a step releases at each canary's coordinate."""
-        self.alignment += released[:, self.places] / self.recipe.dp.clip  # type: ignore[union-attr]
+        self.alignment += (released[:, self.places].double() - self._known) / self.recipe.dp.clip  # type: ignore[union-attr]
