@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from memleak import artefacts, params
 
 @dataclass(frozen=True)
 class Audit:
-    """What a run left behind: the metrics of each audit by its id, and the pages."""
+    """What a run left behind: the metrics of each audit by its id, what each sweep compares, and the pages."""
 
     directory: Path
     metrics: dict[str, dict[str, Any]]
+    sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def index(self) -> Path:
@@ -32,7 +33,8 @@ class Audit:
         return self.directory / f"results/audits/{audit}/report.html"
 
     def __str__(self) -> str:
-        lines = [path.read_text().strip() for path in sorted((self.directory / "logs/report").glob("*.log"))]
+        logs = [*(self.directory / "logs/report").glob("*.log"), *(self.directory / "logs/frontier_page").glob("*.log")]
+        lines = [path.read_text().strip() for path in sorted(logs)]
         return "\n".join([*lines, f"report: {self.index}"])
 
 
@@ -115,7 +117,8 @@ def audit(config: Mapping[str, Any] | str | os.PathLike[str], cores: int | str =
             temporary.write_text(text, encoding="utf-8")
     run(where, cores)
     found = {name: artefacts.read_json(where / f"results/metrics/{name}.json") for name in checked.audits}
-    return Audit(where, found)
+    sweeps = {name: artefacts.read_json(where / f"results/audits/{name}/frontier.json") for name in checked.sweeps}
+    return Audit(where, found, sweeps)
 
 
 def single_point_params(options: argparse.Namespace) -> dict[str, Any]:

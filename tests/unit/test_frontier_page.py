@@ -197,7 +197,7 @@ def test_an_alarm_stands_before_everything_and_what_it_is_about_is_not_recommend
 def test_where_nothing_but_a_broken_promise_helps_nothing_is_recommended():
     broken = copy.deepcopy(FREE) | {"epsilon": bound(1.84, 0.5, 0.0002, 0.0004)}
 
-    assert of(broken, NOTHING).sentence.startswith("No defence is shown to help but dropout, whose claim of privacy failed:")
+    assert of(broken, NOTHING).sentence.startswith("No defence is shown to help but dropout, which an alarm speaks against:")
 
 
 def test_an_alarm_that_the_sweep_takes_back_is_told_quietly():
@@ -449,3 +449,12 @@ def test_two_variants_at_one_point_are_both_on_the_line():
     (first, *_) = frontier_figures.panels(sweep(FREE, copy.deepcopy(FREE) | {"label": "again"}))
 
     assert set(first.line) == {"dropout", "again"}
+
+
+def test_a_variant_whose_control_failed_is_an_alarm_and_is_not_recommended():
+    doubtful = copy.deepcopy(FREE) | {"failed": ["null"]}
+
+    found = frontier.finding(sweep(doubtful, copy.deepcopy(DEAR)))
+
+    assert found.state == frontier.ALARM and "a control failed (null)" in found.alarms[0]
+    assert not found.sentence.startswith(doubtful["label"])

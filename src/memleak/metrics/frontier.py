@@ -80,6 +80,7 @@ def _row(variant: Variant, baseline: Variant, headline: str) -> dict[str, Any]:
         "attacks": attacks,
         "epsilon": _epsilon(variant.metrics.get("epsilon")),
         "dp": variant.metrics["models"].get("dp"),
+        "failed": _failed(variant.metrics.get("controls", {})),
         "against": None if variant is baseline else _against(variant, baseline),
     }
 
@@ -108,12 +109,24 @@ def _epsilon(known: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"epsilon": known["epsilon"], **{key: known.get(key) for key in ("delta", "confidence", "claimed", "p", "claim_note")}}
 
 
+def _failed(controls: Mapping[str, Any]) -> list[str]:
+    """The controls of a variant's own audit that say its rates cannot be believed."""
+    return [name for name, found in controls.items() if isinstance(found, Mapping) and found.get("alarm")]
+
+
 def _against(variant: Variant, baseline: Variant) -> dict[str, dict[str, Any] | None]:
-    """The variant's accuracy on non-members, AUC and TPR less the baseline's, over the same targets and samples."""
+    """The variant's accuracy on non-members, AUC and TPR less the baseline's, over the same targets and samples.
+
+    One training of each recipe does not show how much trainings of one recipe differ: then nothing is tested, unless the
+    models are the same (another release alone). A test of many samples would take any two trainings for two recipes.
+    """
     found: dict[str, dict[str, Any] | None] = {"utility": variant.utility_less(baseline, CONFIDENCE), "auc": None, "tpr": None}
-    if (a := variant.scores) is not None and (b := baseline.scores) is not None:
-        tested = compare.paired_bootstrap(a.values, b.values, a.is_member, a.unit, a.group, LEVELS[0], CONFIDENCE)
-        found |= {name: {key: tested[name][key] for key in ("difference", "low", "high", "p")} for name in ("auc", "tpr")}
+    if (a := variant.scores) is None or (b := baseline.scores) is None:
+        return found
+    tested = compare.paired_bootstrap(a.values, b.values, a.is_member, a.unit, a.group, LEVELS[0], CONFIDENCE)
+    found |= {name: {key: tested[name][key] for key in ("difference", "low", "high", "p")} for name in ("auc", "tpr")}
+    if len(np.unique(a.unit)) < 2 and variant.audited_models != baseline.audited_models:
+        return {name: test and test | dict.fromkeys(("low", "high", "p")) for name, test in found.items()}
     return found
 
 

@@ -18,6 +18,7 @@ from memleak.report.variants import (
     bound_of,
     change,
     direction,
+    failed,
     has_alarm,
     in_order,
     in_words,
@@ -61,12 +62,12 @@ def finding(sweep: dict[str, Any]) -> Finding:
 def _what_helped(sweep: dict[str, Any]) -> list[str]:
     """The state of a sweep, then sentences, the first of which says which variant buys most privacy for the least accuracy.
 
-    A variant whose claim of privacy failed is not recommended.
+    A variant whose claim of privacy failed, or a control of its audit, is not recommended.
     """
     tested = [variant for variant in sweep["variants"] if direction(sweep, variant, "auc") != "unknown"]
     if not tested:
         return [NOT_TESTED, _untested(sweep)]
-    helping = [variant for variant in tested if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant)]
+    helping = [variant for variant in tested if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant) and not failed(variant)]
     if not helping:
         return [NOT_SHOWN, *_none_helped(sweep, tested)]
     free = [variant for variant in helping if direction(sweep, variant, "utility") in ("same", "higher")]
@@ -144,7 +145,7 @@ def _none_helped(sweep: dict[str, Any], tested: Sequence[dict[str, Any]]) -> lis
     before = f"lower than without a defence ({auc(baseline(sweep)['auc'])}) by more than chance explains."
     if alarmed:
         return [
-            f"No defence is shown to help but {_listed(alarmed)}, whose claim of privacy failed: in no other variant is the headline attack's AUC {before}"
+            f"No defence is shown to help but {_listed(alarmed)}, which an alarm speaks against: in no other variant is the headline attack's AUC {before}"
         ]
     which = (
         f"in none of {len(tested)} variants is the headline attack's AUC"
@@ -161,6 +162,11 @@ def _none_helped(sweep: dict[str, Any], tested: Sequence[dict[str, Any]]) -> lis
 def _untested(sweep: dict[str, Any]) -> str:
     if len(sweep["variants"]) < 2:
         return "There is nothing to compare: the sweep has the baseline alone."
+    if any((variant["against"] or {}).get("auc") for variant in sweep["variants"]):
+        return (
+            f"No variant was tested against {sweep['baseline']}: each was trained once, which does not show how much trainings of one recipe differ; "
+            "give the design more models."
+        )
     return (
         f"No variant was tested against {sweep['baseline']}: a paired test takes an AUC of every variant, on the same targets and records, "
         f"which this sweep ({sweep['kind']}) does not have. What each audit found by itself stands in the table; of two intervals side by side none says which variant is better."
@@ -168,8 +174,12 @@ def _untested(sweep: dict[str, Any]) -> str:
 
 
 def alarms(sweep: dict[str, Any]) -> list[str]:
-    """One sentence for each variant whose training is shown to be less private than it claims."""
-    found = []
+    """One sentence for each variant whose audit cannot be believed, or whose training is shown to be less private than it claims."""
+    found = [
+        f"ALARM: in the audit of {_name(variant)} a control failed ({', '.join(failed(variant))}): its numbers cannot be believed, nor can what is compared with them."
+        for variant in sweep["variants"]
+        if failed(variant)
+    ]
     for variant in sweep["variants"]:
         if not has_alarm(variant):
             continue

@@ -48,7 +48,7 @@ def is_shown(sweep: dict[str, Any], difference: dict[str, Any] | None) -> bool:
 def direction(sweep: dict[str, Any], variant: dict[str, Any], of: str) -> str:
     """`lower`, `higher` or `same` (no difference shown) than the baseline in utility, auc or tpr; `unknown` where it was not tested."""
     difference = (variant["against"] or {}).get(of)
-    if difference is None or difference["difference"] is None:
+    if difference is None or difference["difference"] is None or difference["p_holm"] is None:
         return "unknown"
     if not is_shown(sweep, difference):
         return "same"
@@ -64,6 +64,11 @@ def bound_of(variant: dict[str, Any]) -> dict[str, Any] | None:
 def has_alarm(variant: dict[str, Any]) -> bool:
     """Is the training of a variant shown to be less private than it claims?"""
     return bool((bound_of(variant) or {"alarm": False})["alarm"])
+
+
+def failed(variant: dict[str, Any]) -> list[str]:
+    """The controls of its own audit that failed."""
+    return list(variant.get("failed", ()))
 
 
 def kind(sweep: dict[str, Any], variant: dict[str, Any]) -> str:
