@@ -19,12 +19,14 @@ from safetensors.numpy import save_file
 from scipy import special, stats
 
 from memleak import budget, cli, data, params, plan, provenance
-from memleak.budget import cost, resolution
+from memleak.budget import cost, measure, resolution
 from memleak.budget.text import duration, size, text
-from memleak.designs import Rounds
+from memleak.designs import Coins, Complements, Rounds
 from memleak.metrics import roc
 from memleak.metrics.intervals import clopper_pearson
-from memleak.params import Audit, Halves, Recipe
+from memleak.params import Audit, Halves, ParamsError, Recipe, Training
+from memleak.training import taught
+from memleak.training.loop import Trained
 
 RECIPE = {"architecture": "mlp", "hidden": [32], "epochs": 25, "batch_size": 16, "learning_rate": 0.1}
 PAIRS: dict[str, Any] = {
@@ -35,6 +37,16 @@ POOL: dict[str, Any] = {
     "design": {"kind": "halves", "models": 12, "pool": 150, "population": 60},
     "attacks": {"loss": {"name": "threshold"}, "lira": {"name": "lira"}},
     "headline": "lira",
+}
+SWEPT: dict[str, Any] = POOL | {
+    "sweep": {
+        "recipe": {"decay": {"weight_decay": {"each": [0.01, 0.1]}}, "stop": {"early_stopping": {"records": 100}}},
+        "release": {"labels": [{"top_k": 3}]},
+    }
+}
+GRADIENTS: dict[str, Any] = {
+    "design": {"kind": "canaries", "space": "gradient", "canaries": 400, "subset_size": 200},
+    "attacks": {"alignment": {"name": "threshold", "signal": "alignment"}},
 }
 COINS: dict[str, Any] = {
     "design": {"kind": "canaries", "canaries": 60, "subset_size": 40, "models": 4, "mislabelled": True},
@@ -443,3 +455,232 @@ def test_a_recipe_with_its_own_trainer_is_not_timed(tmp_path):
 
     assert Recipe.model_fields["trainer"].default is None
     assert "a trainer of your own" in text(budget.budget(path, measure=True))
+
+
+# -- defences and sweeps -----------------------------------------------------------------------------------------
+
+
+def with_recipe(path: Path, **fields: Any) -> Path:
+    """A params.yaml whose small network has further fields."""
+    config = yaml.safe_load(path.read_text())
+    config["recipes"]["tiny"] |= fields
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_a_sweeps_audits_are_counted_each_and_their_models_once(tmp_path):
+    """Four recipes, each with and without a release: eight audits of twelve models."""
+    found = budget.budget(project_of(tmp_path, swept=SWEPT, alone=POOL))
+
+    assert len(found["audits"]) == 9 and {audit["models"] for audit in found["audits"].values()} == {12}
+    assert found["together"]["models"] == found["together"]["to_train"] == 48
+    sweep = found["sweeps"]["swept"]
+    assert (len(sweep["audits"]), sweep["n_recipes"], sweep["models"], sweep["n_shared"], sweep["n_elsewhere"]) == (8, 4, 48, 48, 12)
+    assert "Sweep swept: 8 audits, 4 recipes; 48 models together, 48 to train; 48 serve several of its audits; 12 serve other audits too." in text(
+        found
+    )
+
+
+def test_a_sweep_of_releases_says_that_all_its_audits_ask_the_same_models(tmp_path):
+    path = project_of(tmp_path, swept=POOL | {"sweep": {"release": {"few": [{"top_k": 3}]}}})
+    audit = planned(path, "swept-none")
+    write_models(tmp_path / audit.models()[0], audit.recipe.name, audit.shards[0][0].model_ids())
+
+    found = budget.budget(path)
+
+    assert "Sweep swept: 2 audits, 1 recipe; 12 models together, 3 to train, the same for all its audits." in text(found)
+    assert found["sweeps"]["swept"]["there"] == 9
+
+
+def test_what_many_audits_have_in_common_is_said_once(tmp_path):
+    """A line an audit in the table, and one paragraph for them all."""
+    small = {"dataset": "digits", "recipe": "tiny"}
+    each = {"sweep": {"recipe": {"decay": {"weight_decay": {"each": [round(0.01 * k, 2) for k in range(1, 20)]}}}}}
+    found = budget.budget(project_of(tmp_path, swept=POOL | each | small, other=PAIRS))
+
+    said = text(found)
+
+    assert len(found["audits"]) == 21 and all(f"\n{name} " in said for name in found["audits"])
+    assert "swept (all 20 audits) (halves), lira at FPR 1 %" in said and "other (pairs), normal at FPR 10 %" in said
+    assert said.count("the verdict can be LOW:") == 2 and said.count("no model was trained on a CPU here") == 1
+    assert "20 recipes: no model was trained" in said
+    assert len(said.splitlines()) < 50
+
+
+def test_the_example_of_defences_trains_each_model_once(project, tmp_path):
+    found = budget.budget(project / "examples/defences-digits/params.yaml", directory=tmp_path)
+
+    releases = found["sweeps"]["release"]
+    assert releases["n_recipes"] == 1 and releases["models"] == releases["n_shared"] == releases["n_elsewhere"]
+    n_alone = sum(audit["models"] for name, audit in found["audits"].items() if name not in releases["audits"])
+    assert found["together"]["models"] == n_alone
+
+
+def test_the_population_is_without_the_records_in_reserve(tmp_path):
+    outside = POOL | {"design": {"kind": "halves", "models": 12, "pool": 150}, "attacks": {"outside": {"name": "population"}}, "headline": "outside"}
+    written = {}
+    for n in (0, 200):
+        path = project_of(tmp_path, small=outside)
+        if n:
+            with_recipe(path, early_stopping={"records": n})
+        written[n] = budget.budget(path)["audits"]["small"]["signal_bytes"]
+
+    assert written[0] - written[200] == approx(12 * 200 * cost.SIGNAL_BYTES)
+
+
+def test_gradients_are_no_records_that_a_model_trains_on():
+    assert cost.training_records(Coins(0, 0, 1, 400, 200, space="gradient"), None) == 200
+    assert cost.training_records(Coins(0, 0, 1, 400, 200), None) == 400
+
+
+def test_an_audit_by_gradients_is_asked_for_no_verdict_and_for_no_further_records(tmp_path):
+    path = with_recipe(project_of(tmp_path, small=GRADIENTS), dp={"epsilon": 1.0, "delta": 1e-5})
+
+    found = budget.budget(path, fpr=0.0001)
+    said = text(found)
+
+    wish = found["audits"]["small"]["resolution"]["wish"]
+    assert wish["canaries"] > 1797 and not wish["exceeds_data"] and wish["models"] == 1
+    assert "small (canaries, gradients), alignment" in said
+    assert "verdict" not in said and "The data set has fewer records" not in said
+
+
+def test_the_bound_is_held_against_the_promise_that_the_recipe_makes(tmp_path):
+    """At its delta. By hand: n right guesses, of six numbers tried, refute epsilon 1 where (e / (1 + e))^n < 0.05 / 6: from 15.3 on."""
+    found = {}
+    for epsilon in (1.0, 4.0):
+        path = with_recipe(project_of(tmp_path, small=GRADIENTS), dp={"epsilon": epsilon, "delta": 1e-4})
+        resolved = budget.budget(path)
+        found[epsilon] = resolved["audits"]["small"]["resolution"]["epsilon"] | {"text": text(resolved)}
+
+    assert found[1.0]["delta"] == 1e-4 and (found[1.0]["claimed"], found[4.0]["claimed"]) == (1.0, 4.0)
+    n = found[1.0]["canaries_for_claim"]
+    assert found[1.0]["can_exceed"] and f"a bound above that takes {n:,} canaries" in found[1.0]["text"]
+    assert resolution._all_right(n, 1e-4, 0.95, "bonferroni") > 1.0 >= resolution._all_right(n - 1, 1e-4, 0.95, "bonferroni")
+    assert n == np.ceil(np.log(0.05 / 6) / np.log(1 / (1 + np.exp(-1)))) == 16
+    assert found[4.0]["attainable"] < 4.0 and not found[4.0]["can_exceed"] and found[4.0]["canaries_for_claim"] is None
+    assert "NO   a training that breaks its promise of epsilon 4 can be told: no number of canaries" in found[4.0]["text"]
+
+
+def test_more_canaries_may_tell_less_at_a_large_delta(tmp_path):
+    many = GRADIENTS | {"design": GRADIENTS["design"] | {"canaries": 1000}}
+    path = with_recipe(project_of(tmp_path, small=many), dp={"epsilon": 3.78, "delta": 1e-4})
+
+    found = budget.budget(path)
+
+    held = found["audits"]["small"]["resolution"]["epsilon"]
+    assert not held["can_exceed"] and held["attainable"] < 3.78 and held["canaries_for_claim"] < 1000
+    assert "and of 1,000 the bound is lower again, since delta weighs more; use fewer, or lower delta" in text(found)
+
+
+def test_a_promise_that_only_the_accountant_knows_is_read_from_trained_models(tmp_path):
+    path = with_recipe(project_of(tmp_path, small=GRADIENTS), dp={"noise_multiplier": 1.0, "delta": 1e-5})
+    before = budget.budget(path)
+    audit = planned(path)
+    write_models(tmp_path / audit.models()[0], audit.recipe.name, audit.shards[0][0].model_ids(), dp={"epsilon": 2.5})
+
+    after = budget.budget(path)["audits"]["small"]["resolution"]["epsilon"]
+
+    assert before["audits"]["small"]["resolution"]["epsilon"]["claimed"] is None
+    assert "Nothing to hold it against: what the training promises, the accountant says once a model is trained." in text(before)
+    assert (after["claimed"], after["can_exceed"]) == (2.5, True)
+
+
+def test_a_declared_claim_comes_before_what_the_recipe_asks_for(tmp_path):
+    path = with_recipe(project_of(tmp_path, small=GRADIENTS | {"epsilon": {"claimed": 0.5}}), dp={"epsilon": 3.0, "delta": 1e-5})
+
+    assert budget.budget(path)["audits"]["small"]["resolution"]["epsilon"]["claimed"] == 0.5
+
+
+class Clock:
+    """Trainings that take a second an epoch and record, half of that for what a student learns or a stopper asks, and five beside."""
+
+    now = 0.0
+
+    def train(self, tasks, dataset, recipe, device):
+        records = len(tasks[0].members)
+        stopping, student = recipe.early_stopping, recipe.distillation
+        asked = 0.5 * stopping.records if stopping else 0.0
+        self.now += len(tasks) * (5.0 + recipe.epochs * (records + asked))
+        if student:
+            assert len(tasks[0].reserve) == student.records + (stopping.records if stopping else 0)
+            self.now += len(tasks) * (student.epochs or recipe.epochs) * (0.5 * student.records + asked)
+        if stopping:
+            assert stopping.patience >= max(recipe.epochs, student.epochs if student else 0)
+        return [Trained({}, {"engine": "simulated"}) for _ in tasks]
+
+
+@pytest.mark.parametrize("long_enough", [0.0, 1e4, 1e9])  # the first run, some epochs of all records, everything
+@pytest.mark.parametrize(
+    ("defence", "beside"),
+    [
+        ({}, 0.0),
+        ({"early_stopping": {"records": 64}}, 20 * 32),
+        ({"distillation": {"records": 256}}, 20 * 128),
+        ({"distillation": {"records": 256, "epochs": 30}}, 30 * 128),
+        ({"distillation": {"records": 256, "epochs": 7}, "early_stopping": {"records": 64}}, 7 * 128 + 27 * 32),
+    ],
+)
+def test_what_is_timed_in_part_adds_up_to_the_whole(digits_path, monkeypatch, defence, beside, long_enough):
+    """20 epochs of 256 records, what comes beside them, and five seconds, which grow with the records that are judged."""
+    clock = Clock()
+    monkeypatch.setattr(taught, "train", clock.train)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(measure, "LONG_ENOUGH", long_enough)
+    recipe = Recipe(**RECIPE | {"epochs": 20} | defence)
+
+    found = measure.time_model(digits_path, recipe, Rounds(None, 256, 0, "fit", 0, 2, pool=600), Training(), "cpu")["seconds"]
+
+    assert 256 * found["median"] == approx(20 * 256 + beside, rel=0.005)
+    assert found["is_most"] == ("early_stopping" in defence)
+
+
+@pytest.mark.parametrize(
+    "defence",
+    [
+        {"early_stopping": {"records": 50, "patience": 1}}, {"distillation": {"records": 50, "epochs": 2}}, {"selena": {}}, {"stacking": {}},
+        {"dp": {"noise_multiplier": 0.8}}, {"dp": {"noise_multiplier": 0.8}, "distillation": {"records": 50}, "early_stopping": {"records": 50}},
+    ],
+)  # fmt: skip
+def test_with_a_defence_all_that_its_training_does_is_timed(digits_path, monkeypatch, capsys, defence):
+    monkeypatch.setattr(measure, "LONG_ENOUGH", 0.01)
+    recipe = Recipe(**RECIPE | {"epochs": 3} | defence)
+
+    found = measure.time_model(digits_path, recipe, Complements(0, 0, 4, 600), Training(engine="ensemble"), "cpu")
+
+    n_weights = 64 * 32 + 32 + 32 * 10 + 10
+    n_networks = 2 if "stacking" in defence else 1  # and a top
+    assert n_networks * 4 * n_weights <= found["bytes"] < n_networks * 4 * n_weights + 10_000
+    assert 0 < 300 * found["seconds"]["median"] < 30
+    assert found["seconds"]["engines"] == ["sequential" if "stacking" in defence else "ensemble"]
+    assert capsys.readouterr().out == ""  # where JSON is written
+
+
+def test_gradients_beside_the_records_are_timed_too(digits_path, monkeypatch):
+    """The noise is not searched for while the clock runs, and records take part as often as they will."""
+    monkeypatch.setattr(measure, "LONG_ENOUGH", 0.01)
+    seen = []
+    train = taught.train
+
+    def noted(tasks, dataset, recipe, device):
+        seen.append((recipe.dp, tasks[0].n_members, len(tasks[0].members), len(tasks[0].all_directions)))
+        return train(tasks, dataset, recipe, device)
+
+    monkeypatch.setattr(taught, "train", noted)
+    recipe = Recipe(**RECIPE | {"epochs": 3, "dp": {"epsilon": 5.0, "delta": 1e-4, "accountant": "rdp"}})
+
+    measure.time_model(digits_path, recipe, Coins(0, 0, 1, 400, 200, space="gradient"), Training(), "cpu")
+
+    assert {(dp.noise_multiplier, dp.epsilon, dp.accountant) for dp, *_ in seen} == {(1.0, None, "rdp")}
+    assert all(expected == there for _, expected, there, _ in seen) and {n for *_, n in seen} == {400}
+
+
+def test_what_training_would_refuse_is_refused_before_it_is_timed(digits_path, monkeypatch):
+    monkeypatch.setattr(taught, "train", lambda *_: pytest.fail("it was timed"))
+    shard = Complements(0, 0, 2, 600)
+    for defence, said in (
+        ({"early_stopping": {"records": 1500}}, "1500"), ({"batch_size": 200, "stacking": {}}, "stacking: each part trains on about 100"),
+        ({"dp": {"epsilon": 1e-6, "accountant": "rdp"}}, "cannot be reached"),
+    ):  # fmt: skip
+        with pytest.raises((ParamsError, ValueError), match=said):
+            measure.time_model(digits_path, Recipe(**RECIPE | defence), shard, Training(), "cpu")

@@ -102,6 +102,17 @@ def test_half_precision_trains_one_after_another():
     assert _stack(MLP | {"precision": "bfloat16"}, 100, engine="ensemble", stack=8) == 8
 
 
+@pytest.mark.usefixtures("table")
+def test_stacked_networks_train_one_after_another():
+    assert _stack(MLP | {"stacking": {}}, 100, engine="ensemble", stack=8) == 1
+    assert engines.why_alone(Recipe(**MLP, stacking={})) == "stacked networks train part after part"
+    assert [_stack(MLP | taught, 100) for taught in ({"selena": {}}, {"distillation": {"records": 9}}, {"early_stopping": {"records": 9}})] == [
+        4,
+        4,
+        4,
+    ]
+
+
 def test_a_users_architecture_is_not_in_the_table(tmp_path):
     (tmp_path / "mine.py").write_text("def build(shape, n_classes, recipe):\n    raise RuntimeError('not to be called')\n")
     recipe = {"architecture": f"{tmp_path / 'mine.py'}:build", "epochs": 1, "batch_size": 16, "learning_rate": 0.1}

@@ -11,7 +11,7 @@ import yaml
 from memleak import cli, plan
 from memleak import params as params_room
 from memleak.params import ParamsError, Recipe, Training
-from memleak.training import engines, tune
+from memleak.training import accountant, engines, tune
 from memleak.training.tune import Timing
 
 CONFIG = {
@@ -89,6 +89,14 @@ def test_where_no_stack_is_faster_the_sequential_engine_is_proposed(tiny):
     assert 'params.yaml: training: {"engine": "sequential"}' in said
 
 
+def test_private_steps_propose_nothing_for_a_table_of_plain_ones(tiny):
+    private = Recipe(**tiny.model_dump(exclude_unset=True) | {"dp": {"noise_multiplier": 1.0}})
+
+    said = tune.text("mine", private, "cpu", [Timing(1, 0.002), Timing(2, 0.001)], 1.0)
+
+    assert 'params.yaml: training: {"engine": "ensemble", "stack": 2}' in said and "engines.json" not in said
+
+
 # -- what is measured --------------------------------------------------------------------------------------------
 
 
@@ -98,6 +106,24 @@ def test_each_stack_is_timed_on_the_data(digits_path, digits, tiny):
     assert [timing.stack for timing in timings] == [1, 2, 3]
     assert all(0 < timing.seconds < 0.1 and timing.why_not == "" for timing in timings)
     assert size == engines.size_of(tiny, digits.shape, digits.n_classes)
+
+
+@pytest.mark.parametrize(
+    "defence",
+    [
+        {"early_stopping": {"records": 50, "patience": 1}}, {"distillation": {"records": 50}}, {"selena": {}}, {"stacking": {}},
+        {"dp": {"epsilon": 3.0}}, {"dp": {"noise_multiplier": 0.7, "accountant": "prv"}, "distillation": {"records": 50, "epochs": 3}},
+    ],
+)  # fmt: skip
+def test_with_a_defence_plain_steps_are_timed_and_no_noise_is_searched_for(digits_path, tiny, monkeypatch, defence):
+    """Neither a reserve nor phases: what is asked is how long a step takes."""
+    monkeypatch.setattr(accountant, "noise_of", lambda *_: pytest.fail("the noise was searched for"))
+    monkeypatch.setattr(accountant, "_composed", lambda *_: pytest.fail("the prv accountant was asked"))
+
+    timings, _ = tune.measure(digits_path, Recipe(**tiny.model_dump(exclude_unset=True) | defence), "cpu", stacks=(2,), repeats=1, seconds=0.01)
+
+    assert [timing.stack for timing in timings] == [1, 2]
+    assert all(0 < timing.seconds < 1 for timing in timings)
 
 
 @pytest.mark.parametrize(("code", "why"), [(LSTM, "the layer LSTM is not among those"), (GLUE, "together they stop with RuntimeError")])
@@ -166,3 +192,11 @@ def test_the_verb_has_nothing_to_choose_for_a_trainer_of_ones_own(here, capsys):
 
     assert cli.main(["tune", "--device", "cpu"]) == 0
     assert "a trainer of one's own trains one model after another" in capsys.readouterr().out
+
+
+def test_the_verb_has_nothing_to_choose_for_stacked_networks(here, capsys):
+    small = CONFIG["recipes"]["small"] | {"stacking": {"hidden": 8}}
+    Path("params.yaml").write_text(yaml.safe_dump(CONFIG | {"recipes": {"small": small}}))
+
+    assert cli.main(["tune", "--device", "cpu"]) == 0
+    assert "small: stacked networks train part after part" in capsys.readouterr().out

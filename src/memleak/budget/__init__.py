@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from memleak import params, plan, provenance
 from memleak.budget import resolution
 from memleak.budget.cost import Cost
+from memleak.metrics.epsilon import held_against
 from memleak.params import Given, Pairs, Params
 from memleak.plan import PlannedAudit, prepared_path
 
@@ -45,6 +47,7 @@ def facts(cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any]:
     for name, audit in cost.plan.audits.items():
         known = {
             "design": audit.audit.design.kind,
+            "space": getattr(audit.audit.design, "space", None),
             "dataset": audit.audit.dataset,
             "headline": audit.audit.headline_attack,
             "alpha": resolution.alpha_of(audit.audit),
@@ -57,7 +60,8 @@ def facts(cost: Cost, fpr: float | None, tpr: float | None) -> dict[str, Any]:
         audits[name] = known | trained | cost.of_audit(audit) | {"resolution": _resolution(audit, cost, fpr, tpr)}
     shelves = cost.shelves.values()
     return {
-        "device": cost.device, "jobs_at_once": cost.workers, "audits": audits, "together": cost.of_jobs(list(cost.jobs.values())), "disk": cost.disk(),
+        "device": cost.device, "jobs_at_once": cost.workers, "audits": audits,
+        "sweeps": {name: cost.of_sweep(sweep) for name, sweep in cost.plan.sweeps.items()}, "together": cost.of_jobs(list(cost.jobs.values())), "disk": cost.disk(),
         "not_prepared": sorted({cost.plan.recipes[name].dataset_id for name, known in cost.data.items() if known is None}),
         "broken": sorted({line for shelf in shelves for line in shelf.broken}), "of_other_data": sum(shelf.n_foreign for shelf in shelves),
         "no_such_device": cost.params.device == "cuda" and not provenance.has_gpu(),
@@ -69,12 +73,28 @@ def _resolution(audit: PlannedAudit, cost: Cost, fpr: float | None, tpr: float |
     if audit.recipe is None or isinstance(audit.audit.design, Given):
         return None
     n_records = cost.n_records(audit.recipe.name)
-    resolved = resolution.of_audit(audit.audit, n_records, fpr, tpr)
+    resolved = resolution.of_audit(audit.audit, n_records, fpr, tpr, settings_of(audit, cost))
     wish = resolved["wish"]
     if isinstance(audit.audit.design, Pairs):
         wish["models"] = _models_of_pairs(audit.audit.design, wish, n_records)
-    wish["exceeds_data"] = _exceeds(wish, n_records)
+    wish["exceeds_data"] = wish.get("has_verdict", True) and _exceeds(wish, n_records)  # gradients are no records
     return resolved
+
+
+def settings_of(audit: PlannedAudit, cost: Cost) -> dict[str, Any]:
+    """How an audit's lower bound of epsilon will be claimed, and the promise that it is held against, where that is known already.
+
+    What the accountant says stands in the models that are there; an epsilon asked for is what it will say at most.
+    """
+    settings = json.loads(audit.headline_json(False))["epsilon"]
+    private = audit.recipe.recipe.dp if audit.recipe else None
+    if audit.recipe is None or private is None:
+        return held_against(settings, None, {})
+    told = [model["dp"]["epsilon"] for model in cost.shelves[audit.recipe.name].models.values() if "dp" in model]
+    promised = max(told) if told else private.epsilon
+    if promised is None and settings["claimed"] is None:
+        return {**settings, "claim_note": "what the training promises, the accountant says once a model is trained"}
+    return held_against(settings, {"epsilon": promised, "delta": private.delta}, audit.audit.design.model_dump(mode="json"))
 
 
 def device_of(config: Params) -> str:

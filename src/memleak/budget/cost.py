@@ -16,7 +16,7 @@ from memleak import artefacts, provenance
 from memleak.artefacts import ArtefactError
 from memleak.designs import Coins, Complements, Rounds, Shard, Splits
 from memleak.params import Given, Imported, Pairs, Params, n_views
-from memleak.plan import Plan, PlannedAudit, Query, prepared_path
+from memleak.plan import Plan, PlannedAudit, PlannedSweep, Query, prepared_path
 
 SIGNAL_BYTES, SIGNAL_FILE_BYTES = 28, 20_000  # of one answer (a model, a record, a view) in Parquet, and of what a file says of its models; measured
 SCORE_BYTES = 34  # of a record's scores by one attack against one target, and of the decision about it; measured
@@ -115,7 +115,8 @@ def training_records(shard: Shard, pool_size: int | None) -> float | None:
         return None if pool_size is None else pool_size / 2
     if isinstance(shard, Splits):
         return None  # known when the parts of the data set are prepared
-    return shard.subset_size + shard.canaries / 2 if isinstance(shard, Coins) else shard.subset_size
+    n_canaries = shard.canaries if isinstance(shard, Coins) and shard.space is None else 0  # gradients are no records
+    return shard.subset_size + n_canaries / 2
 
 
 def makespan(durations: Iterable[float], workers: int) -> float:
@@ -211,6 +212,21 @@ class Cost:
     def _makespan(self, jobs: Iterable[Job], times: Mapping[str, dict[str, Any] | None], key: str) -> float:
         return makespan((job.to_train * (job.records or 0.0) * (times[job.recipe] or {})[key] for job in jobs), self.workers)
 
+    def of_sweep(self, sweep: PlannedSweep) -> dict[str, Any]:
+        """Models and training time of a sweep's audits together; `n_shared` models serve several of them, `n_elsewhere` audits outside."""
+        own = {audit.id for audit in sweep.audits.values()}
+        uses: dict[tuple[str, str], set[str]] = {}
+        for audit in self.plan.audits.values():
+            for shard, _ in audit.shards if audit.recipe else ():
+                uses.setdefault((audit.recipe.name, shard.name), set()).add(audit.id)  # type: ignore[union-attr]
+        jobs = {key: self.jobs[key] for key, users in uses.items() if users & own}
+        return self.of_jobs(list(jobs.values())) | {
+            "audits": [audit.id for audit in sweep.audits.values()],
+            "n_recipes": len({recipe for recipe, _ in jobs}),
+            "n_shared": sum(job.n_models for key, job in jobs.items() if len(uses[key] & own) > 1),
+            "n_elsewhere": sum(job.n_models for key, job in jobs.items() if uses[key] - own),
+        }
+
     def of_audit(self, audit: PlannedAudit) -> dict[str, Any]:
         return self.of_jobs(self.jobs_of(audit)) | {"signal_bytes": self.signal_bytes([audit]), "score_bytes": self.score_bytes(audit)}
 
@@ -226,7 +242,7 @@ class Cost:
                 return query.pool or n
             case "given":
                 return None
-        return query.n or (None if n is None or query.pool is None else n - query.pool)
+        return query.n or (None if n is None or query.pool is None else n - query.pool - (query.reserve or 0))
 
     def signal_bytes(self, audits: Iterable[PlannedAudit]) -> float | None:
         """Bytes of the answers that are not there yet; those that audits share count once."""

@@ -6,9 +6,10 @@ rate is meant with the usual power: four of five audits would show it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import special
@@ -25,6 +26,7 @@ POWER = 0.8
 NEARLY_ONE = 1 - 1e-9
 MOST = 1_000_000  # rounds, models or records: beyond, nobody can pay for it
 MOST_ROUNDS = 10_000
+MOST_CANARIES = 100_000
 LARGE = 20_000  # records from which widths are scaled, not computed: they fall with the root of the number
 
 
@@ -67,11 +69,13 @@ def alpha_of(audit: Audit) -> float:
     return float(getattr(attack_options(audit.attacks[audit.headline_attack]), "alpha", audit.decision_alpha))
 
 
-def of_audit(audit: Audit, n_records: int | None, fpr: float | None = None, tpr: float | None = None) -> dict[str, Any]:
+def of_audit(
+    audit: Audit, n_records: int | None, fpr: float | None = None, tpr: float | None = None, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:  # fmt: skip
     """What an audit will resolve at a false-positive rate (default: its own alpha), and the smallest plan that resolves more.
 
     `n_records` of the data set, None where nobody knows yet. With `tpr` the smallest plan is one that shows such a
-    rate; without, one whose verdict can be LOW.
+    rate; without, one whose verdict can be LOW. `settings` of its epsilon: those that the recipe completes (default: as written).
     """
     level = alpha_of(audit) if fpr is None else fpr
     if not 0 < level < 1:
@@ -82,7 +86,10 @@ def of_audit(audit: Audit, n_records: int | None, fpr: float | None = None, tpr:
         return _of_pairs(audit.design, level, tpr, counts=counts_beyond(audit))
     if not isinstance(audit.design, (Halves, Canaries)):
         raise ValueError(f"design {audit.design.kind}: how many records its models tell apart is the user's to say, and not planned")
-    return _of_pool(audit, audit.design, n_records, level, tpr)
+    found = _of_pool(audit.design, n_records, level, tpr)
+    if isinstance(audit.design, Canaries):
+        found["epsilon"] = attainable_epsilon(audit.design, audit.epsilon.model_dump() if settings is None else settings)
+    return found
 
 
 def counts_beyond(audit: Audit) -> bool:
@@ -122,6 +129,7 @@ def rounds_for_threshold(fpr: float) -> int | None:
     return least(lambda n: allowed_beyond(fpr, n) >= 1)
 
 
+@functools.cache
 def rounds_for_low(n_targets: int, fpr: float) -> int | None:
     """The fewest hold-out rounds after which the verdict can be LOW: no model is accused, and the interval of all targets is narrow."""
 
@@ -141,6 +149,7 @@ def smallest_share(n: int, fpr: float) -> float | None:
     return float(special.betaincinv(accused, n - accused + 1, POWER))  # P(Binomial(n, tpr) >= accused) is 0.8
 
 
+@functools.cache
 def rounds_for_tpr(tpr: float, fpr: float) -> int | None:
     """The fewest hold-out rounds that show a TPR with power 0.8. More may show it a little worse: counts are whole numbers."""
     spread = special.ndtri(0.975) * np.sqrt(fpr * (1 - fpr)) + special.ndtri(POWER) * np.sqrt(tpr * (1 - tpr))
@@ -149,32 +158,35 @@ def rounds_for_tpr(tpr: float, fpr: float) -> int | None:
     return next(found, None) if near <= MOST_ROUNDS else None
 
 
-def _of_pool(audit: Audit, design: Halves | Canaries, n_records: int | None, fpr: float, tpr: float | None) -> dict[str, Any]:
+def _of_pool(design: Halves | Canaries, n_records: int | None, fpr: float, tpr: float | None) -> dict[str, Any]:
     unit = "canaries" if isinstance(design, Canaries) else "records"
     audited = design.canaries if isinstance(design, Canaries) else design.pool or n_records
-    enough = design.model_copy(update={"models": max(design.models, MODELS_FOR_MOCKS[design.kind])})  # else there is no verdict
+    has_verdict = not (
+        isinstance(design, Canaries) and design.space == "gradient"
+    )  # gradients hold a training to its promise, and say nothing of records
+    least_models = MODELS_FOR_MOCKS[design.kind] if has_verdict else 1
+    enough = design.model_copy(update={"models": max(design.models, least_models)})  # else there is no verdict
     certain, low = records_for(fpr), records_for_low(fpr)
-    wanted = low if tpr is None else records_for_tpr(tpr, fpr, spread_of_units(enough))
+    lowest = low if has_verdict else certain
+    wanted = lowest if tpr is None else records_for_tpr(tpr, fpr, spread_of_units(enough))
     shown = None if wanted is None else int(np.ceil(max(certain, wanted) / share_outside(enough)))
     at_best = ("smallest_tpr_at_best", "half_width_at_best")  # where models answer about a record as if they knew nothing of each other
     found: dict[str, Any] = {"fpr": fpr, "checks": [], "certified_from": None, "smallest_tpr": None, "half_width": None, "n_judged": None}
     found |= dict.fromkeys(at_best)
-    found["wish"] = {"tpr": tpr, unit: shown, "models": enough.models, "least_models": MODELS_FOR_MOCKS[design.kind]}
+    found["wish"] = {"tpr": tpr, unit: shown, "models": enough.models, "least_models": least_models, "has_verdict": has_verdict}
     if audited is None:
         return found
     distinct, spread = int(audited * share_outside(design)), spread_of_units(design)
-    found["checks"] = [
-        Check("this FPR can be certified", distinct, certain, f"{unit} that some target has not seen").as_dict(),
-        Check("thresholds from mock targets, and a verdict", design.models, MODELS_FOR_MOCKS[design.kind], "models").as_dict(),
-        Check("the verdict can be LOW", distinct, low, unit).as_dict(),
-    ]
+    checks = [Check("this FPR can be certified", distinct, certain, f"{unit} that some target has not seen")]
+    if has_verdict:
+        checks.append(Check("thresholds from mock targets, and a verdict", design.models, least_models, "models"))
+        checks.append(Check("the verdict can be LOW", distinct, low, unit))
+    found["checks"] = [check.as_dict() for check in checks]
     found |= {"n_judged": distinct, "certified_from": 3 / distinct}
     shown_at = tpr or smallest_tpr(distinct, fpr, spread)
     for n, (smallest, half) in ((distinct, ("smallest_tpr", "half_width")), (max(distinct, audited * design.n_targets // 2), at_best)):
         found[smallest] = smallest_tpr(n, fpr, spread)
         found[half] = None if shown_at is None else _half(expected(shown_at, fpr, n, spread))
-    if isinstance(design, Canaries):
-        found["epsilon"] = attainable_epsilon(audit, design)
     return found
 
 
@@ -203,6 +215,7 @@ def expected(tpr: float, fpr: float, n: int, spread: float = 1.0) -> tuple[float
     return max(0.0, tpr - factor * (found.value - found.low)), min(1.0, tpr + factor * (found.high - found.value))
 
 
+@functools.cache
 def smallest_tpr(n: int, fpr: float, spread: float = 1.0) -> float | None:
     """The smallest TPR that n records show to be above `fpr`, with power 0.8; None where no rate is."""
     if not _is_shown(NEARLY_ONE, fpr, n, spread):
@@ -221,11 +234,13 @@ def _is_shown(tpr: float, fpr: float, n: int, spread: float) -> bool:
     return lower > fpr and expected(lower, fpr, n, spread)[0] > fpr
 
 
+@functools.cache
 def records_for_tpr(tpr: float, fpr: float, spread: float = 1.0) -> int | None:
     """The fewest records that show a TPR at an FPR with power 0.8, and certify that FPR."""
     return least(lambda n: _is_shown(min(tpr, NEARLY_ONE), fpr, n, spread), records_for(fpr))
 
 
+@functools.cache
 def records_for_low(fpr: float) -> int | None:
     """The fewest records after which the verdict on an average record can be LOW: where nothing leaks, the interval is narrow."""
 
@@ -239,18 +254,31 @@ def records_for_low(fpr: float) -> int | None:
     return least(is_low, records_for(fpr))
 
 
-def attainable_epsilon(audit: Audit, design: Canaries) -> dict[str, float]:
-    """The lower bound of epsilon that a one-run audit gives if every guess is right."""
-    is_member = np.arange(design.canaries) % 2 == 0
-    settings = audit.epsilon
-    found = epsilon.audit_one_run(
-        is_member.astype(np.float64),
-        is_member,
-        delta=settings.delta,
-        confidence=1 - (1 - settings.confidence) / design.models,
-        strategy=settings.strategy,
-    )
-    return {"attainable": found.epsilon, "delta": settings.delta, "confidence": settings.confidence}
+def attainable_epsilon(design: Canaries, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The lower bound of epsilon that a one-run audit gives if every guess is right, and whether that could exceed what is claimed.
+
+    `canaries_for_claim`: the fewest whose bound could; None where no number's does, since delta weighs more the more there are.
+    """
+    delta, confidence, claimed = settings["delta"], 1 - (1 - settings["confidence"]) / design.models, settings.get("claimed")
+    found = {"attainable": _all_right(design.canaries, delta, confidence, settings["strategy"]), "delta": delta, "confidence": settings["confidence"]}
+    found |= {
+        "n_canaries": design.canaries,
+        "claimed": claimed,
+        "claim_note": settings.get("claim_note"),
+        "can_exceed": None,
+        "canaries_for_claim": None,
+    }
+    if claimed is not None:
+        found["can_exceed"] = found["attainable"] > claimed
+        found["canaries_for_claim"] = least(lambda n: _all_right(n, delta, confidence, settings["strategy"]) > claimed, 2, MOST_CANARIES)
+    return found
+
+
+@functools.cache
+def _all_right(n_canaries: int, delta: float, confidence: float, strategy: Literal["bonferroni", "split"]) -> float:
+    """The bound when all guesses about so many canaries are right."""
+    is_member = np.arange(n_canaries) % 2 == 0
+    return epsilon.audit_one_run(is_member.astype(np.float64), is_member, delta=delta, confidence=confidence, strategy=strategy).epsilon
 
 
 def _half(interval: tuple[float, float]) -> float:

@@ -7,15 +7,27 @@ from typing import Any
 
 from memleak.report.pool import level, records_for, share
 
+MOST_NAMED = 3  # recipes of which the same is said; of more the number is told
 UNITS = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def text(budget: dict[str, Any]) -> str:
     """What `memleak budget` prints."""
-    parts = [_costs(budget), *_notes(budget)]
+    alike: dict[tuple[str, str], list[str]] = {}  # audits that say the same are said once
     for name, audit in budget["audits"].items():
-        parts.append(_resolution(name, audit))
-    return "\n\n".join(parts)
+        alike.setdefault(_resolution(audit), []).append(name)
+    said = [f"{_named(names, budget['sweeps'])}{head}\n  {body}" for (head, body), names in alike.items()]
+    return "\n\n".join([_costs(budget), *_notes(budget), *said])
+
+
+def _named(names: Sequence[str], sweeps: dict[str, Any]) -> str:
+    """Audits by name, and those of a whole sweep by the sweep's."""
+    found = list(names)
+    for sweep_id, sweep in sweeps.items():
+        if len(sweep["audits"]) > 1 and set(sweep["audits"]) <= set(found):
+            found[found.index(sweep["audits"][0])] = f"{sweep_id} (all {len(sweep['audits'])} audits)"
+            found = [name for name in found if name not in sweep["audits"]]
+    return ", ".join(found)
 
 
 def _costs(budget: dict[str, Any]) -> str:
@@ -26,7 +38,18 @@ def _costs(budget: dict[str, Any]) -> str:
         rows.append((name, _models(audit), _about(audit["there"]), _to_train(audit), _seconds(audit["seconds_a_model"]), *_paid(audit), size(other)))
     if len(rows) > 2:
         rows.append(("together*", *(find(budget["together"]) for find in (_models, lambda x: _about(x["there"]), _to_train)), "", *_paid(budget["together"]), ""))  # fmt: skip
-    return table(rows) + ("\n* shards that audits share are counted once" if len(rows) > 2 else "")
+    lines = ["* shards that audits share are counted once"] if len(rows) > 2 else []
+    return "\n".join([table(rows), *lines, *(_sweep(name, sweep) for name, sweep in budget["sweeps"].items())])
+
+
+def _sweep(name: str, sweep: dict[str, Any]) -> str:
+    """A sweep's models, and which of them are trained once for several audits."""
+    n_audits, n_recipes = len(sweep["audits"]), sweep["n_recipes"]
+    line = f"Sweep {name}: {n_audits} {_plural('audit', n_audits)}, {n_recipes} {_plural('recipe', n_recipes)}; {_models(sweep)} models together, {_to_train(sweep)} to train"
+    if sweep["n_shared"]:
+        every = sweep["n_shared"] == sweep["models"] and n_recipes == 1
+        line += ", the same for all its audits" if every else f"; {_about(sweep['n_shared'])} serve several of its audits"
+    return line + (f"; {_about(sweep['n_elsewhere'])} serve other audits too." if sweep["n_elsewhere"] else ".")
 
 
 def _paid(cost: dict[str, Any]) -> tuple[str, str]:
@@ -42,19 +65,10 @@ def _notes(budget: dict[str, Any]) -> list[str]:
         lines.append("About: a record has OUT arms of its own in the rounds whose subset holds it, which only the data can tell.")
     measured = {audit["recipe"]: audit["seconds_a_model"] for audit in budget["audits"].values() if audit["recipe"]}
     own = {audit["recipe"] for audit in budget["audits"].values() if audit["has_own_trainer"]}
+    alike: dict[str, list[str]] = {}
     for recipe, found in measured.items():
-        if found is None and recipe in own:
-            lines.append(f"{recipe}: no model was trained on {where} here, and how long a trainer of your own takes nobody else can tell.")
-        elif found is None:
-            lines.append(
-                f"{recipe}: no model was trained on {where} here, so its hours are not known. Run `snakemake data --cores 1` and `memleak budget --measure`, which times a few steps."
-            )
-        elif found["n"]:
-            lines.append(
-                f"{recipe}: seconds of {found['n']} {_plural('model', found['n'])} trained here ({', '.join(found['engines'])}): median, and the middle 80 %."
-            )
-        else:
-            lines.append(f"{recipe}: timed on {found['timed_records']} records ({', '.join(found['engines'])}); with other jobs beside it a model may take longer.")  # fmt: skip
+        alike.setdefault(_timed(found, where, is_own=recipe in own), []).append(recipe)
+    lines += [f"{', '.join(recipes) if len(recipes) <= MOST_NAMED else f'{len(recipes)} recipes'}: {said}" for said, recipes in alike.items()]
     for place in budget["disk"]:
         needs = ", how much is needed is not known" if place["needs"] is None else f", about {size(place['needs'])} needed"
         lines.append(
@@ -72,21 +86,35 @@ def _notes(budget: dict[str, Any]) -> list[str]:
     return ["\n".join(lines)]
 
 
-def _resolution(name: str, audit: dict[str, Any]) -> str:
-    """What an audit will be able to say, and the smallest plan for more."""
+def _timed(found: dict[str, Any] | None, where: str, *, is_own: bool) -> str:
+    """On what the seconds of a recipe's models rest."""
+    if found is None and is_own:
+        return f"no model was trained on {where} here, and how long a trainer of your own takes nobody else can tell."
+    if found is None:
+        return f"no model was trained on {where} here, so the hours are not known. Run `snakemake data --cores 1` and `memleak budget --measure`, which times a few steps."
+    engines = ", ".join(found["engines"])
+    if found["n"]:
+        return f"seconds of {found['n']} {_plural('model', found['n'])} trained here ({engines}): median, and the middle 80 %."
+    most = " to the last epoch, which is the most that it takes: it may stop early" if found["is_most"] else ""
+    return f"timed on {found['timed_records']} records ({engines}){most}; with other jobs beside it a model may take longer."
+
+
+def _resolution(audit: dict[str, Any]) -> tuple[str, str]:
+    """What an audit will be able to say at which rate, and the smallest plan for more: what follows its name, and the lines below."""
     found = audit["resolution"]
     if found is None:
-        return (
-            f"{name} ({audit['design']}), {audit['headline']} at FPR {level(audit['alpha'])}\n  The audited models are your own: how many records they tell "
+        return f" ({audit['design']}), {audit['headline']} at FPR {level(audit['alpha'])}", (
+            "The audited models are your own: how many records they tell "
             f"apart stands in your lists. To certify this rate takes {records_for(audit['alpha']):,} non-members."
         )
-    head = f"{name} ({audit['design']}), {audit['headline']} at FPR {level(found['fpr'])}"
+    kind = "canaries, gradients" if audit["space"] == "gradient" else audit["design"]
+    head = f" ({kind}), {audit['headline']} at FPR {level(found['fpr'])}"
     lines = [_said(check) for check in found["checks"]] or ["How many records there are is not known before the data is prepared."]
     if found["fpr"] != audit["alpha"]:
         lines.append(
             f"The attack's own alpha is {level(audit['alpha'])}: set it to {level(found['fpr'])} too, or its decisions are about another rate."
         )
-    return "\n  ".join([head, *lines, *_rates(audit, found), _wish(audit, found)])
+    return head, "\n  ".join([*lines, *_rates(audit, found), _wish(audit, found)])
 
 
 def _said(check: dict[str, Any]) -> str:
@@ -122,17 +150,33 @@ def _rates(audit: dict[str, Any], found: dict[str, Any]) -> list[str]:
             lines.append(
                 "The first if models answer independently about a record, the second if alike; wider still between few models of unlike level."
             )
-    if "epsilon" in found:
-        best, held = found["epsilon"]["attainable"], found["epsilon"]
-        lines.append(f"Largest lower bound of epsilon, were every guess right: {best:.2f} (delta {held['delta']:g}, {100 * held['confidence']:g} % confidence).")  # fmt: skip
+    return lines + (_bound(found["epsilon"]) if "epsilon" in found else [])
+
+
+def _bound(held: dict[str, Any]) -> list[str]:
+    """How large a lower bound of epsilon can be, and whether it could tell a promise that is not kept."""
+    lines = [f"Largest lower bound of epsilon, were every guess right: {held['attainable']:.2f} (delta {held['delta']:g}, {100 * held['confidence']:g} % confidence)."]  # fmt: skip
+    if held["claimed"] is not None and held["can_exceed"]:
+        lines.append(f"yes  a training that breaks its promise of epsilon {held['claimed']:.3g} can be told: a bound above that takes {held['canaries_for_claim']:,} canaries.")  # fmt: skip
+    elif held["claimed"] is not None:
+        n = held["canaries_for_claim"]
+        takes = f"a bound above that takes {n or 0:,} canaries"
+        if n is None:
+            takes = "no number of canaries has a bound above that; lower delta, or the promise"
+        elif n <= held["n_canaries"]:
+            takes += f", and of {held['n_canaries']:,} the bound is lower again, since delta weighs more; use fewer, or lower delta"
+        lines.append(f"NO   a training that breaks its promise of epsilon {held['claimed']:.3g} can be told: {takes}.")
+    elif held["claim_note"]:
+        lines.append(f"Nothing to hold it against: {held['claim_note']}.")
     return lines
 
 
 def _wish(audit: dict[str, Any], found: dict[str, Any]) -> str:
     """The smallest plan for what is wished for."""
     wish, fpr = found["wish"], level(found["fpr"])
-    goal = "a verdict that can be LOW" if wish["tpr"] is None else f"showing a TPR of {share(wish['tpr'])}"
-    head = f"Smallest plan for certifying FPR {fpr} and {goal}: "
+    lowest = " and a verdict that can be LOW" if wish.get("has_verdict", True) else ""
+    goal = lowest if wish["tpr"] is None else f" and showing a TPR of {share(wish['tpr'])}"
+    head = f"Smallest plan for certifying FPR {fpr}{goal}: "
     if audit["design"] == "pairs":
         if wish["holdout_rounds"] is None:
             return head + "no affordable number of rounds."

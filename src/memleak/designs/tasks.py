@@ -191,9 +191,9 @@ class Task:
         assert self.target is not None
         return np.append(self.members[self.members != self.replaced], self.target.sample_id)
 
-    def holding(self, reserve: np.ndarray) -> Task:
-        """The same training with records in reserve, on which it is not tested."""
-        return replace(self, reserve=reserve, test_ids=self.test_ids[~np.isin(self.test_ids, reserve)])
+    def holding(self, reserve: np.ndarray, like: np.ndarray | None = None) -> Task:
+        """The same training with records in reserve, on which it is not tested, nor on those that are `like` them."""
+        return replace(self, reserve=reserve, test_ids=self.test_ids[~np.isin(self.test_ids, reserve if like is None else like)])
 
     def batches(self, epoch: int, batch_size: int) -> Iterator[np.ndarray]:
         """The sample ids of each step of an epoch. Both arms of a round have equally many steps.

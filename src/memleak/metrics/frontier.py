@@ -50,7 +50,7 @@ def measure(sweep: Mapping[str, Any], output: Path, table_output: Path) -> dict[
         "kind": baseline.facts["design"]["kind"],
         "headline": sweep["headline"],
         "baseline": baseline.label,
-        "alpha": round(1 - CONFIDENCE, 12),  # of the tests over all variants together
+        "alpha": round(1 - CONFIDENCE, 12),  # of one measure's tests over all variants together
         "confidence": CONFIDENCE,
         "n_targets": len(baseline.audited_models),
         "n_samples": baseline.n_samples,

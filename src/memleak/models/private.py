@@ -81,6 +81,7 @@ def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str) -
     one = shape if len(shape) == 1 else (shape[2], *shape[:2])
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, *one, generator=draw, dtype=torch.float64).to(next(copy.parameters()).device)
+    check_buffers(copy, inputs, architecture)
     weights = {name: weight for name, weight in copy.named_parameters() if weight.requires_grad}
     with torch.no_grad():
         for weight in weights.values():
@@ -112,6 +113,23 @@ def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str) -
             raise ModelError(
                 f"{architecture}: dp: the gradient of one record in '{path}' ({kind}) depends on the others of its batch, so clipping cannot bound it; "
                 "let `forward` treat every record alone, with records along the first axis"
+            )
+
+
+def check_buffers(network: nn.Module, inputs: torch.Tensor, architecture: str) -> None:
+    """Raise ModelError where a pass over records in training writes to a buffer what depends on them: it is released with the weights, and nothing clips it."""
+    written: list[dict[str, torch.Tensor]] = []
+    for shown in (inputs, 1 - inputs):
+        copy = _copied(network, architecture)
+        with torch.no_grad():
+            copy(shown)
+        written.append(dict(copy.named_buffers()))
+    for name, buffer in written[0].items():
+        if not torch.equal(buffer, written[1][name]):
+            path = name.rpartition(".")[0]
+            raise ModelError(
+                f"{architecture}: dp: the module '{path or '(the network itself)'}' ({type(network.get_submodule(path)).__name__}) writes what it sees of the "
+                f"records to its buffer '{name.rpartition('.')[2]}' in training, which is neither clipped nor noisy; let it keep nothing of them"
             )
 
 

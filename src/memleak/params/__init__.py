@@ -118,9 +118,11 @@ def _check_reserve(where: str, design: Design, recipe: Recipe, n_samples: int | 
     if pool is None:
         why = "reference models of a given one have no pool" if isinstance(design, Given) else "the pool is the whole data set; set design.pool, so that some stay outside"
         raise ValueError(f"{where}.recipe: {takes} takes {recipe.reserve} records that are neither trained on nor audited, and {why}")
-    if n_samples is not None and recipe.reserve > n_samples - pool:
+    population = getattr(design, "population", None) or 0
+    if n_samples is not None and recipe.reserve + population > n_samples - pool:
+        beside = f" beside a population of {population}" if population else ""
         raise ValueError(
-            f"{where}.recipe: {takes} takes {recipe.reserve} records outside the pool, which leaves {n_samples - pool}; lower records, or design.pool"
+            f"{where}.recipe: {takes} takes {recipe.reserve} records outside the pool{beside}, which leaves {n_samples - pool}; lower records, or design.pool"
         )
 
 

@@ -1,7 +1,7 @@
 """What the page of a sweep says: which defence helps, at what cost, and one row a variant.
 
 A defence is said to help where the headline attack's AUC is lower than the baseline's in the paired test, Holm-corrected
-over the variants; to cost, where accuracy is.
+over the variants; to cost, where accuracy is; to cost little, where the interval of that difference says so.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from memleak.report.variants import (
     value,
 )  # fmt: skip
 
-HELPS, COSTS, UNPRICED = "HELPS, no cost shown", "HELPS, at a cost", "HELPS, its cost not tested"
+HELPS, COSTS, UNPRICED = "HELPS, at little or no cost", "HELPS, at a cost", "HELPS, its cost not tested"
 NOT_SHOWN, NOT_TESTED, ALARM = "NOT SHOWN TO HELP", "NOT TESTED", "ALARM"
 GRADE = {HELPS: "LOW", COSTS: "MEDIUM", UNPRICED: "MEDIUM", NOT_SHOWN: "UNDECIDED", NOT_TESTED: "UNDECIDED", ALARM: "HIGH"}  # colours of the page
+LITTLE = 0.02  # of accuracy: a cost that is at most so large, by its interval, is called little
 _ENOUGH = 3  # examples that a sentence names before it counts the rest
 
 
@@ -70,20 +71,32 @@ def _what_helped(sweep: dict[str, Any]) -> list[str]:
     helping = [variant for variant in tested if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant) and not failed(variant)]
     if not helping:
         return [NOT_SHOWN, *_none_helped(sweep, tested)]
-    free = [variant for variant in helping if direction(sweep, variant, "utility") in ("same", "higher")]
-    if free:
-        best = min(free, key=_gain)
-        said = f"{_name(best)} buys most privacy at no shown cost in accuracy: {_bought(sweep, best)}; {_paid(sweep, best)}."
+    cheap = [variant for variant in helping if _is_cheap(variant)]
+    if cheap:
+        best = min(cheap, key=_gain)
+        said = f"{_name(best)} buys most privacy at little or no cost in accuracy: {_bought(sweep, best)}; {_paid(sweep, best)}."
         return [HELPS, said, *_at_low_rates(sweep, best), *_goes_further(best, helping)]
     best = max(helping, key=_worth)
     if direction(sweep, best, "utility") == "unknown":
         return [UNPRICED, f"{_name(best)} buys most privacy: {_bought(sweep, best)}; {_paid(sweep, best)}.", *_at_low_rates(sweep, best)]
     said = f"{_name(best)} buys most privacy for the accuracy that it costs: {_bought(sweep, best)}; {_paid(sweep, best)}."
-    return [COSTS, said, "None is shown to help without a cost.", *_at_low_rates(sweep, best), *_goes_further(best, helping)]
+    return [
+        COSTS,
+        said,
+        f"None is shown to help at a cost of less than {100 * LITTLE:.0f} points.",
+        *_at_low_rates(sweep, best),
+        *_goes_further(best, helping),
+    ]
 
 
 def _name(variant: dict[str, Any]) -> str:
     return str(variant["label"])
+
+
+def _is_cheap(variant: dict[str, Any]) -> bool:
+    """Whether the accuracy that it costs is surely little: that no cost is shown would not say so where few models vary much."""
+    paid = variant["against"]["utility"]
+    return paid is not None and paid["low"] is not None and paid["low"] >= -LITTLE
 
 
 def _gain(variant: dict[str, Any]) -> float:

@@ -197,7 +197,8 @@ def privacy_sentences(models: dict[str, Any]) -> list[str]:
     found = [
         f"DP-SGD claims epsilon {figures(dp['epsilon'])} at delta {dp['delta']:g}: noise of {dp['noise_multiplier']:.3g} times the clipping norm {dp['clip']:g}, "
         f"{dp['steps']:,} steps, in each of which a record takes part with probability {dp['sample_rate']:.3g} (Abadi et al. 2016); "
-        f"by {accountant.get(dp['accountant'], dp['accountant'])}."
+        f"by {accountant.get(dp['accountant'], dp['accountant'])}. The claim is about a record more or less, and covers the weights and what is computed from "
+        "them; not what is told beside them (losses and accuracies on training records, on this page too), nor the mean and deviation by which records were normalised."
     ]
     n = dp.get("batch_norm_replaced")
     if n:

@@ -117,8 +117,8 @@ def promise_of(recipe: Recipe, n_members: int) -> dict[str, Any]:
     """What the training of a recipe with `dp` promises about each of its records: epsilon, delta, and what they follow from.
 
     Two training sets are neighbours where one has a record more. `epsilon` covers all that training gives away, every
-    step's noisy gradient included; not what is told beside the weights (losses and accuracies of members), nor what choosing
-    a recipe by its results would give away.
+    step's noisy gradient included; not what is told beside the weights (losses and accuracies of members, their number), nor
+    the data set's mean and deviation by which records are normalised, nor what choosing a recipe by its results would give away.
     """
     dp = recipe.dp
     assert dp is not None

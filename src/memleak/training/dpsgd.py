@@ -3,7 +3,9 @@
 Abadi et al. 2016, "Deep Learning with Differential Privacy". What each part does stands in a function of its own
 (`sampling_rate`, `clip_factors`, `noise`). The noise comes from ordinary generators that follow from the seed, so that a
 training can be repeated: who knows the seed can take the noise off again, which is fine for an audit; a model that is
-to be released is trained with a seed that nobody else knows.
+to be released is trained with a seed that nobody else knows, and its weights are given away without the head of the file
+that they are kept in, where the training's key stands. Trainings of several recipes from one seed share their coins and
+their noise, up to its size: their promises do not add up, and two of them together may have none.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ def why_alone(recipe: Recipe) -> str:
     """Why models of a recipe can only train one after another; empty where they need not."""
     if recipe.trainer is not None:
         return "a trainer of one's own trains one model after another"
+    if recipe.stacking is not None:
+        return "stacked networks train part after part"
     if recipe.precision == "float16":
         return "with float16 every model scales its loss by its own history, one after another"
     return ""

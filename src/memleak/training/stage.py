@@ -38,13 +38,14 @@ def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
 
 
 def with_reserve(planned: Shard, tasks: list[Task], dataset: data.Dataset, recipe: Recipe) -> list[Task]:
-    """The trainings of a shard with the records that the recipe takes beside the members: none that is trained on, audited or tested on."""
+    """The trainings of a shard with the records that the recipe takes beside the members: none that is trained on, audited or tested on, nor equals one that is."""
     if not recipe.reserve:
         return tasks
     if isinstance(planned, designs.Splits) or (isinstance(planned, designs.Complements) and planned.parts):
         raise ParamsError(f"{planned.name}: the recipe takes {recipe.reserve} records outside the pool, and parts of a data set have no outside")
     reserve = designs.reserve_of(dataset, planned.pool, recipe.reserve, planned.seed)
-    held = [task.holding(reserve) for task in tasks]
+    like = np.flatnonzero(designs.is_among(np.asarray(dataset.group_id), dataset.group_id[reserve]))
+    held = [task.holding(reserve, like) for task in tasks]
     targets = [task.target.source_id for task in tasks if task.target]
     if np.isin(dataset.group_id[targets], dataset.group_id[reserve]).any():
         raise ParamsError(f"{planned.name}: an audited record lies in the recipe's reserve; audit records of the pool")

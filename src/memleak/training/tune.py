@@ -18,6 +18,7 @@ from memleak.params import Recipe
 from memleak.training import devices, engines, ensemble, loop
 from memleak.training.stage import check_recipe
 
+_IN_PHASES = ("early_stopping", "distillation", "selena", "stacking")  # fields that say which steps are taken, and change nothing in a step
 _CLOSE = 1.05  # a smaller stack that is at most so much slower is preferred: it takes less memory, and wastes less when shards are small
 
 
@@ -52,6 +53,7 @@ def measure(
     Returns the timings, and the size of a step that the table goes by. Each timing is the median of `repeats`, each of
     which takes about `seconds`.
     """
+    recipe = plain(recipe)
     dataset = data.read(data_path)
     torch_device = devices.prepare_torch(device)
     tasks = [replace(task, members=task.members[: 20 * recipe.batch_size]) for task in Complements(0, 0, 2 * -(-max(stacks) // 2)).tasks(dataset)]
@@ -74,6 +76,12 @@ def measure(
             took[stack].append(_run(tasks[:stack], recipe, dataset, torch_device, n) / n / n_steps / stack)
     timings = [Timing(stack, float(np.median(took[stack])) if stack in took else None, why_not.get(stack, "")) for stack in (1, *stacks)]
     return timings, engines.size_of(recipe, dataset.shape, dataset.n_classes)
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """A recipe that takes the steps of another in one phase, to its last epoch; with `dp` under a noise that nobody has to search for."""
+    dp = recipe.dp and recipe.dp.model_copy(update={"noise_multiplier": 1.0, "epsilon": None, "accountant": "rdp"})
+    return recipe.model_copy(update=dict.fromkeys(_IN_PHASES) | {"dp": dp})
 
 
 def _run(tasks: Sequence[Task], recipe: Recipe, dataset: data.Dataset, device: torch.device, epochs: int) -> float:
@@ -109,7 +117,9 @@ def text(name: str, recipe: Recipe, device: str, timings: Sequence[Timing], size
     chosen = best(timings)
     training = {"engine": "sequential"} if chosen == 1 else {"engine": "ensemble", "stack": chosen}
     entry = {"device": device, "architecture": recipe.architecture, "up_to": float(f"{size:.2g}"), "stack": chosen}
-    lines += [f"  params.yaml: training: {json.dumps(training)}", f"  engines.json: {json.dumps(entry)}"]
+    lines.append(f"  params.yaml: training: {json.dumps(training)}")
+    if recipe.dp is None:  # the table is about plain steps
+        lines.append(f"  engines.json: {json.dumps(entry)}")
     if chosen > 1:
         lines.append(f"  a stack is never larger than a shard: set models_per_shard to {chosen} or a multiple of it")
     return "\n".join(lines)
