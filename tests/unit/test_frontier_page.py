@@ -288,7 +288,7 @@ def test_the_page_says_what_the_numbers_do_not_mean(reported):
     assert "were trained with the same defence as the target, and asked through the same release" in text
     assert '"No difference is shown" is not "no difference"' in text
     assert "128 models were trained for the sweep; 2 files of models serve more than one variant, since a release trains nothing." in text
-    assert "Their correlation 0.91 [0.62, 0.98], 8 recipes, p = 0.0003" in text
+    assert "have a correlation 0.91 [0.62, 0.98], 8 recipes, p = 0.0003" in text
 
 
 def test_a_rate_that_cannot_be_certified_is_told(reported):
