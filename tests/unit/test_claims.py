@@ -180,7 +180,8 @@ def test_several_runs_pay_for_their_number():
     [
         ({}, None, {}, None, None),
         ({}, DP, {}, 0.5, None),
-        ({"claimed": 3.0}, DP, {}, 3.0, None),
+        ({"claimed": 3.0}, DP, {}, 0.5, None),  # who declares more than the accountant says cannot silence it
+        ({"claimed": 0.1}, DP, {}, 0.1, None),
         ({"claimed": 3.0}, None, {}, 3.0, None),
         ({"delta": 1e-4}, DP, {}, 0.5, None),
         ({"delta": 1e-6}, DP, {}, None, "at delta 1e-06, and the accountant's epsilon holds at 1e-05"),

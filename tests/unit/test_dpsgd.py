@@ -534,7 +534,9 @@ def test_a_canary_takes_part_as_a_record_does(digits, monkeypatch):
 
     rate = dpsgd.sampling_rate(recipe, task)
     counts = sum(
-        np.isin(task.all_directions, batch) for epoch in range(2) for batch in poisson.poisson_batches(task.key, epoch, 10, task.directions, rate)
+        np.isin(task.all_directions, batch)
+        for epoch in range(2)
+        for batch in poisson.poisson_batches(dpsgd.key_of(recipe, task), epoch, 10, task.directions, rate)
     )
     assert np.allclose(found, counts, atol=1e-4) and counts.sum() > 20
 

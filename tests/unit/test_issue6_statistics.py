@@ -23,7 +23,7 @@ from memleak.models.private import check_alone
 from memleak.params import ParamsError, recipe_of, validate
 from memleak.report import frontier as page
 from memleak.report import pool, variants
-from memleak.training import dpsgd, stage
+from memleak.training import dpsgd, loop, stage
 from memleak.training.poisson import is_drawn
 
 from .test_frontier import Folder, N, T, draw, folder  # noqa: F401  (fixtures)
@@ -227,6 +227,21 @@ def test_built_in_networks_treat_every_record_alone():
     ):
         common = {key: value for key, value in PRIVATE.items() if key not in ("architecture", "hidden")}
         check_alone(build(recipe_of(common | fields), (8, 8, 3), 10, 0, CPU), (8, 8, 3), str(fields["architecture"]))
+
+
+def test_trainings_of_two_recipes_from_one_seed_share_neither_noise_nor_coins(digits):
+    """With the same noise at two sizes, twice the one less the other would be the training without any."""
+    (task,) = Complements(seed=0, first=0, last=1, pool=200).tasks(digits)
+    one_step = PRIVATE | {"epochs": 1, "batch_size": 100, "learning_rate": 1.0, "momentum": 0, "precision": "float64"}
+
+    def trained(noise: float) -> torch.Tensor:
+        recipe = recipe_of(one_step | {"dp": {"noise_multiplier": noise, "delta": 1e-4, "accountant": "rdp"}})
+        return torch.cat([weight.flatten() for weight in loop.train(task, digits, recipe, CPU).weights.values()])
+
+    less, more, none = trained(0.6), trained(1.2), trained(1e-9)
+    assert float((2 * less - more - none).std()) > float((less - none).std())  # independent: sqrt(8) times as large
+    keys = {dpsgd.key_of(recipe_of(one_step | changes), task) for changes in ({}, {"learning_rate": 0.5}, {"epochs": 2})}
+    assert len(keys) == 3 and dpsgd.key_of(recipe_of(one_step), task) == dpsgd.key_of(recipe_of(one_step | {"weight_decay": 0.0}), task)
 
 
 @pytest.mark.parametrize("space", [None, "gradient"])

@@ -328,3 +328,9 @@ def test_fast_cnn_trains_to_the_same_bits_twice_and_answers_whatever_the_batch(d
 
     assert all(torch.equal(again.weights[key], trained.weights[key]) for key in trained.weights)
     assert torch.equal(alone[0], among[3])
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "mlp"])
+def test_dropout_where_nothing_is_dropped_is_refused(architecture):
+    with pytest.raises(ValueError, match=f"dropout: {architecture} drops after its hidden layers, and has none; give hidden"):
+        Recipe(architecture=architecture, hidden=[], dropout=0.5, epochs=1, batch_size=4, learning_rate=0.1)

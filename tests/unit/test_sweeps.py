@@ -130,8 +130,15 @@ def test_a_sweep_that_cannot_be_says_why(sweep, says):
 
 
 def test_records_in_reserve_need_a_pool():
-    with pytest.raises(ParamsError, match="distillation takes 100 records that are neither trained on nor audited, and the pool is the whole data set"):
-        swept({"recipe": {"a": {"distillation": {"records": 100}}}}, design={"kind": "halves", "models": 8}, attacks={"loss": {"name": "threshold"}}, headline="loss")
+    with pytest.raises(
+        ParamsError, match="distillation takes 100 records that are neither trained on nor audited, and the pool is the whole data set"
+    ):
+        swept(
+            {"recipe": {"a": {"distillation": {"records": 100}}}},
+            design={"kind": "halves", "models": 8},
+            attacks={"loss": {"name": "threshold"}},
+            headline="loss",
+        )
 
 
 def test_a_variant_that_is_called_as_another_audit_is_refused():

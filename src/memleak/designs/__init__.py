@@ -43,7 +43,11 @@ def roster_of(query: Mapping[str, Any], records: Records) -> Roster:
         case "pool":
             return Roster.of_rows(pool_of(records, pool, seed), records)
         case "canaries":
-            return directions_of(records, query["canaries"]) if "space" in query else canaries_of(records, query["canaries"], query["mislabelled"], pool, seed)
+            return (
+                directions_of(records, query["canaries"])
+                if "space" in query
+                else canaries_of(records, query["canaries"], query["mislabelled"], pool, seed)
+            )
         case "given":
             return audited(query, records).roster(records)
         case "population" if "parts" in query:

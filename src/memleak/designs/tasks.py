@@ -134,7 +134,9 @@ def reserve_of(records: Records, pool: int | None, n: int, seed: int) -> np.ndar
     """Records that a recipe uses beside the training set of a model, none of them audited, in random order, [n]: a model stops early by them, or a student learns from them."""
     outside = outsiders_of(records, pool, seed)
     if n > len(outside):
-        raise ValueError(f"reserve: the recipe takes {n} records, {len(outside)} lie outside the pool and equal none in it; lower records, or the design's pool")
+        raise ValueError(
+            f"reserve: the recipe takes {n} records, {len(outside)} lie outside the pool and equal none in it; lower records, or the design's pool"
+        )
     return randomness.generator(seed, "reserve").permutation(outside)[:n]
 
 
@@ -167,7 +169,9 @@ class Task:
     directions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # ids of canaries that are gradients, not records
     all_directions: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # those of the design, in this model or not
     n_expected: int | None = None  # members, over the coins of a design; None where their number is no matter of chance
-    reserve: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))  # records beside the members that the recipe uses, in random order
+    reserve: np.ndarray = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64)
+    )  # records beside the members that the recipe uses, in random order
 
     @property
     def own(self) -> Roster | None:

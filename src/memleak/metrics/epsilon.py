@@ -263,15 +263,16 @@ def audit_pairs(counts: Mapping[str, Counts], *, delta: float, confidence: float
 
 
 def held_against(settings: Mapping[str, Any], dp: Mapping[str, Any] | None, design: Mapping[str, Any]) -> dict[str, Any]:
-    """An audit's settings with the epsilon that its training claims: the declared one, or what the accountant of its DP-SGD says.
+    """An audit's settings with the epsilon that its training claims: the declared one, or what the accountant of its DP-SGD says; of both the smaller.
 
     `claimed` is None where nothing is claimed, or where bound and claim do not compare; `claim_note` says why not.
     """
     claimed, note = settings.get("claimed"), None
-    if claimed is None and dp is not None:
+    if dp is not None and settings["delta"] >= dp["delta"]:
+        claimed = dp["epsilon"] if claimed is None else min(claimed, dp["epsilon"])
+    elif dp is not None and claimed is None:
         claimed = dp["epsilon"]
-        if settings["delta"] < dp["delta"]:
-            note = f"the bound is made at delta {settings['delta']:g}, and the accountant's epsilon holds at {dp['delta']:g} alone and above; raise epsilon.delta"
+        note = f"the bound is made at delta {settings['delta']:g}, and the accountant's epsilon holds at {dp['delta']:g} alone and above; raise epsilon.delta"
     if claimed is not None and design.get("neighbour") == "replace":
         note = "the audit puts one record in another's place, two changes, and the claim is about a record more or less; use neighbour: add"
     return {**settings, "claimed": None if note else claimed, "claim_note": note}

@@ -116,7 +116,11 @@ def _check_reserve(where: str, design: Design, recipe: Recipe, n_samples: int | 
     takes = " and ".join(name for name in ("early_stopping", "distillation") if getattr(recipe, name))
     pool = getattr(design, "pool", None)
     if pool is None:
-        why = "reference models of a given one have no pool" if isinstance(design, Given) else "the pool is the whole data set; set design.pool, so that some stay outside"
+        why = (
+            "reference models of a given one have no pool"
+            if isinstance(design, Given)
+            else "the pool is the whole data set; set design.pool, so that some stay outside"
+        )
         raise ValueError(f"{where}.recipe: {takes} takes {recipe.reserve} records that are neither trained on nor audited, and {why}")
     population = getattr(design, "population", None) or 0
     if n_samples is not None and recipe.reserve + population > n_samples - pool:

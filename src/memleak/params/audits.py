@@ -27,7 +27,9 @@ class Epsilon(Frozen):
     delta: float = Field(default=1e-5, ge=0, lt=1)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     claimed: float | None = Field(
-        default=None, gt=0, description="what the training promises at this delta, which the bound is held against (default: what dp's accountant says)"
+        default=None,
+        gt=0,
+        description="what the training promises at this delta, which the bound is held against (default: what dp's accountant says)",
     )
     strategy: Literal["split", "bonferroni"] = Field(default="bonferroni", description="how the number of guesses is chosen in a one-run audit")
 
@@ -48,9 +50,12 @@ class Audit(Frozen):
         {}, description="further signals for attacks to read, by column: name (built-in or file.py:function) and options"
     )
     release: tuple[dict[str, Any], ...] = Field(
-        (), description="steps that change the probabilities before anybody sees them, such as {top_k: 3}, {round: 2}, labels, or name (file.py:function) and options"
+        (),
+        description="steps that change the probabilities before anybody sees them, such as {top_k: 3}, {round: 2}, labels, or name (file.py:function) and options",
     )
-    sweep: Sweep | None = Field(None, description="repeat the audit with other recipes and releases, and compare what they cost and what they protect")
+    sweep: Sweep | None = Field(
+        None, description="repeat the audit with other recipes and releases, and compare what they cost and what they protect"
+    )
     headline: str | None = Field(None, description="the attack that the verdict reads (default: the first)")
     alpha: Probability | None = Field(
         None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"
@@ -165,7 +170,9 @@ class Audit(Frozen):
         """Refuse steps that change nothing, and attacks that read what is not released."""
         releases.check_order(self.release)
         if isinstance(self.design, Given) and self.design.model.output == "labels" and any(step["name"] != "labels" for step in self.release):
-            raise ValueError(f"release: {self.release[0]['name']} changes probabilities, and the model gives labels only; leave it out, or use labels")
+            raise ValueError(
+                f"release: {self.release[0]['name']} changes probabilities, and the model gives labels only; leave it out, or use labels"
+            )
         for attack_id, entry in self.attacks.items():
             if (needs := getattr(attack_options(entry), "needs", None)) is not None:
                 own = [self.signals[name]["name"] for name in needs.signals if name in self.signals]

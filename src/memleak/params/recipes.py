@@ -73,7 +73,9 @@ class Recipe(Frozen):
     flip: bool = Field(False, description="augmentation: mirror left to right with probability 1/2")
     shift: int = Field(0, ge=0, description="augmentation: move by up to so many pixels, zeros come in")
     cutout: int = Field(0, ge=0, description="augmentation: erase a square of so many pixels a side, with the mean colour")
-    mixup: float = Field(0.0, ge=0, description="augmentation: blend each sample with another; the share is drawn from Beta(mixup, mixup) (Zhang et al. 2018)")
+    mixup: float = Field(
+        0.0, ge=0, description="augmentation: blend each sample with another; the share is drawn from Beta(mixup, mixup) (Zhang et al. 2018)"
+    )
     flooding: float = Field(0.0, ge=0, description="nats below which a step's loss is not let fall (Ishida et al. 2020)")
     relaxed_loss: float = Field(0.0, ge=0, description="nats that the loss is held near: steps up, and flatter targets, below it (Chen et al. 2022)")
     early_stopping: EarlyStopping | None = None
@@ -124,6 +126,10 @@ class Recipe(Frozen):
         idle = IDLE.get(self.architecture, set()) & self.model_fields_set
         if idle:
             raise ValueError(f"{min(idle)}: this changes nothing in {self.architecture}; leave it out")
+        if self.dropout and self.architecture in ("small_cnn", "mlp") and not self.hidden:
+            raise ValueError(
+                f"dropout: {self.architecture} drops after its hidden layers, and has none; give hidden, such as [64], or leave dropout out"
+            )
         return self
 
     @model_validator(mode="after")

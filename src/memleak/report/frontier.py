@@ -34,6 +34,7 @@ HELPS, COSTS, UNPRICED = "HELPS, at little or no cost", "HELPS, at a cost", "HEL
 NOT_SHOWN, NOT_TESTED, ALARM = "NOT SHOWN TO HELP", "NOT TESTED", "ALARM"
 GRADE = {HELPS: "LOW", COSTS: "MEDIUM", UNPRICED: "MEDIUM", NOT_SHOWN: "UNDECIDED", NOT_TESTED: "UNDECIDED", ALARM: "HIGH"}  # colours of the page
 LITTLE = 0.02  # of accuracy: a cost that is at most so large, by its interval, is called little
+NEGLIGIBLE = 0.005  # of AUC
 _ENOUGH = 3  # examples that a sentence names before it counts the rest
 
 
@@ -71,6 +72,7 @@ def _what_helped(sweep: dict[str, Any]) -> list[str]:
     helping = [variant for variant in tested if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant) and not failed(variant)]
     if not helping:
         return [NOT_SHOWN, *_none_helped(sweep, tested)]
+    helping = [variant for variant in helping if _stronger_attack(sweep, variant) is None] or helping  # what fools the headline alone comes last
     cheap = [variant for variant in helping if _is_cheap(variant)]
     if cheap:
         best = min(cheap, key=_gain)
@@ -227,16 +229,19 @@ def _notes(sweep: dict[str, Any]) -> list[str]:
     return found
 
 
-def _stronger(sweep: dict[str, Any], variant: dict[str, Any]) -> str | None:
+def _stronger_attack(sweep: dict[str, Any], variant: dict[str, Any]) -> str | None:
     """The attack that surely sees more of a variant than the headline, if any: the whole interval of its AUC lies above the headline's."""
     if value(variant["auc"]) is None or variant["auc"]["high"] is None:
         return None
     others = {name: found["auc"] for name, found in (variant["attacks"] or {}).items() if name != sweep["headline"]}
     above = {name: found for name, found in others.items() if value(found) is not None and (found["low"] or 0) > variant["auc"]["high"]}
-    if not above:
-        return None
-    most = max(above, key=lambda name: above[name]["value"])
-    return f"{_name(variant)} ({most}: AUC {auc(above[most])}, {sweep['headline']}: {auc(variant['auc'])})"
+    return max(above, key=lambda name: above[name]["value"]) if above else None
+
+
+def _stronger(sweep: dict[str, Any], variant: dict[str, Any]) -> str | None:
+    """The same in words."""
+    name = _stronger_attack(sweep, variant)
+    return name and f"{_name(variant)} ({name}: AUC {auc(variant['attacks'][name]['auc'])}, {sweep['headline']}: {auc(variant['auc'])})"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -265,14 +270,26 @@ def said_of(sweep: dict[str, Any], variant: dict[str, Any]) -> list[str]:
     cost = {"lower": "costs accuracy", "higher": "gains accuracy", "same": "no change of accuracy shown", "unknown": "accuracy not tested"}
     of_auc, of_tpr = direction(sweep, variant, "auc"), direction(sweep, variant, "tpr")
     said = [leak[of_auc]]
+    if of_auc == "lower" and _is_negligible(variant["against"]["auc"]):
+        said = ["leaks less, by next to nothing"]
+    if (another := _stronger_attack(sweep, variant)) is not None:
+        said.append(f"{another} sees more of it")
     if of_tpr in ("lower", "higher") and of_tpr != of_auc:
         said.append(f"TPR at FPR {pool.level(LEVELS[0])} {of_tpr}")
     return said if of_auc == "unknown" and not variant["against"] else [*said, cost[direction(sweep, variant, "utility")]]
 
 
+def _is_negligible(difference: dict[str, Any]) -> bool:
+    """Whether a difference of AUCs is surely too small to matter, shown or not."""
+    return difference["low"] is not None and max(abs(difference["low"]), abs(difference["high"])) < NEGLIGIBLE
+
+
 def tone(sweep: dict[str, Any], variant: dict[str, Any]) -> str:
     """The class of the page in which a variant's finding is written."""
-    return {"lower": "helps", "higher": "exposed"}.get(direction(sweep, variant, "auc"), "no")
+    of_auc = direction(sweep, variant, "auc")
+    if of_auc == "lower" and (_is_negligible(variant["against"]["auc"]) or _stronger_attack(sweep, variant)):
+        return "no"
+    return {"lower": "helps", "higher": "exposed"}.get(of_auc, "no")
 
 
 def efficient(sweep: dict[str, Any]) -> list[str]:

@@ -4,8 +4,7 @@ Abadi et al. 2016, "Deep Learning with Differential Privacy". What each part doe
 (`sampling_rate`, `clip_factors`, `noise`). The noise comes from ordinary generators that follow from the seed, so that a
 training can be repeated: who knows the seed can take the noise off again, which is fine for an audit; a model that is
 to be released is trained with a seed that nobody else knows, and its weights are given away without the head of the file
-that they are kept in, where the training's key stands. Trainings of several recipes from one seed share their coins and
-their noise, up to its size: their promises do not add up, and two of them together may have none.
+that they are kept in, where the training's key stands.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from memleak import models, plugins, randomness
+from memleak import models, plugins, provenance, randomness
 from memleak.data import Dataset
 from memleak.designs import Task
 from memleak.models.private import check_alone
@@ -36,6 +35,15 @@ LARGE = 100.0  # norm of a canary's gradient before clipping, in units of clip: 
 def sampling_rate(recipe: Recipe, task: Task) -> float:
     """The probability with which each record of a task takes part in a step."""
     return rate_of(recipe.batch_size, task.n_members)
+
+
+def key_of(recipe: Recipe, task: Task) -> int:
+    """The key of a training's coins and noise: of its whole recipe too.
+
+    Trainings of a sweep share their seed. If they shared their noise, two of different size would give away the gradient
+    without any; as it is, the promises of several add up.
+    """
+    return randomness.derive(task.key, "dp", provenance.digest(recipe.model_dump(mode="json", exclude_defaults=True), 64))
 
 
 def clip_factors(norms: torch.Tensor, clip: float) -> torch.Tensor:
@@ -74,6 +82,7 @@ class PrivateSteps(Steps):
         super().__init__(program, recipe, device)
         self.recorded = None
         self.tasks = tasks
+        self.keys = [key_of(recipe, task) for task in tasks]
         self.promise = promise_of(recipe, tasks[0].n_members)
         self.weights = self.optimizer.param_groups[0]["params"]
         self.n_weights = sum(weight.numel() for weight in self.weights) // program.n_models  # of one model
@@ -87,7 +96,10 @@ class PrivateSteps(Steps):
 
     def planned(self, tasks: Sequence[Task], epoch: int) -> list[tuple[np.ndarray, np.ndarray]]:
         n_steps = self.per_epoch(tasks)
-        return together([poisson_batches(task.key, epoch, n_steps, task.sample_ids, sampling_rate(self.recipe, task)) for task in tasks])
+        rates = [sampling_rate(self.recipe, task) for task in tasks]
+        return together(
+            [poisson_batches(key_of(self.recipe, task), epoch, n_steps, task.sample_ids, rate) for task, rate in zip(tasks, rates, strict=True)]
+        )
 
     def per_epoch(self, tasks: Sequence[Task]) -> int:
         return -(-tasks[0].n_members // self.recipe.batch_size)
@@ -104,8 +116,8 @@ class PrivateSteps(Steps):
         if self.canaries is not None:
             self.canaries.join(released, *divmod(step, self.per_epoch(self.tasks)))
         deviation = self.promise["noise_multiplier"] * self.promise["clip"]
-        for own, task in zip(released, self.tasks, strict=True):
-            own += noise(self.n_weights, deviation, task.key, step, self.device, own.dtype)
+        for own, key in zip(released, self.keys, strict=True):
+            own += noise(self.n_weights, deviation, key, step, self.device, own.dtype)
         if self.canaries is not None:
             self.canaries.look(released)
         self._descend(released / self.recipe.batch_size)  # the expected number: the drawn one would tell who took part
@@ -174,6 +186,7 @@ class Canaries:
                 f"canaries: {len(self.ids)} gradients need a weight each, {recipe.architecture} has {n_weights}; ask for fewer canaries, or a larger network"
             )
         self.tasks, self.recipe, self.device = tasks, recipe, device
+        self.keys = [key_of(recipe, task) for task in tasks]
         self.is_in = np.stack([np.isin(self.ids, task.directions) for task in tasks])  # [M, n]
         places = randomness.generator(0, "gradient canaries").permutation(n_weights)[: len(self.ids)]  # the same in all models
         self.places = torch.from_numpy(places).to(device)
@@ -185,7 +198,10 @@ class Canaries:
         clip = self.recipe.dp.clip  # type: ignore[union-attr]
         self._known = sums[:, self.places].double()
         norm = torch.tensor(LARGE * clip, device=self.device, dtype=sums.dtype)
-        drawn = [is_drawn(task.key, epoch, np.array([step]), self.ids, sampling_rate(self.recipe, task))[0] for task in self.tasks]
+        drawn = [
+            is_drawn(key, epoch, np.array([step]), self.ids, sampling_rate(self.recipe, task))[0]
+            for key, task in zip(self.keys, self.tasks, strict=True)
+        ]
         takes_part = torch.from_numpy(np.stack(drawn) & self.is_in).to(self.device)
         sums[:, self.places] += takes_part * norm * clip_factors(norm, clip)
 
