@@ -153,3 +153,10 @@ def test_a_variant_that_is_called_as_another_audit_is_refused():
 def test_nobody_writes_the_list_of_sweeps():
     with pytest.raises(ParamsError, match="a sweep is part of an audit"):
         params.validate(BASE | {"sweeps": {}})
+
+
+def test_a_defence_that_loosens_the_fit_is_told_to_whoever_measures():
+    planned = plan.build(swept({"recipe": {"stop": {"early_stopping": {"records": 50}, "mixup": 0.5}, "drop": {"dropout": 0.5}}})).audits
+
+    assert '"loosened_by":["early_stopping","mixup"]' in planned["defences-stop"].headline_json(False)
+    assert "loosened_by" not in planned["defences-drop"].headline_json(False)

@@ -101,6 +101,16 @@ def test_models_that_learn_nothing_get_no_verdict(accuracy, words):
     assert found.state == "UNDECIDED" and found.risk is None and words in found.sentence and "says nothing" in found.sentence
 
 
+def test_models_that_a_defence_keeps_from_fitting_are_judged_and_the_verdict_says_so():
+    world = audit_world({"atypical00": 6.0}, train_accuracy=0.7)
+    world["models"]["loosened_by"] = ["early_stopping", "mixup"]
+
+    found = verdict(world)
+
+    assert "says nothing" not in found.sentence and found.risk is not None
+    assert any("Trained with early_stopping and mixup, the models are right on 70.0% of their training data alone" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("broken", [{"drift": 4.0}, {"unlike": 5.0}])
 def test_an_alarm_of_a_control_takes_the_grade_away(broken):
     found = verdict(audit_world({"random00": 0.0, "atypical00": 6.0}, **broken))

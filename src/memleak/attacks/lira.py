@@ -76,9 +76,9 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     `offline`: -log P(OUT > margin), one-sided. `offline_two_sided`: -log density of OUT, as the first public code had
     it: a very low margin counts as a member's. `per_sample` takes each sample's own variance, `pooled` that of an arm's
     residuals about their centres, over all samples and view by view; both are divided by the number of values, as
-    published. Where nothing varies in one arm, the other's variances serve both. `shrunk` lies between (`shrunken`), from variances divided by their degrees of freedom, and online it
+    published. `shrunk` lies between (`shrunken`), from variances divided by their degrees of freedom, and online it
     also brings the distance of IN and OUT nearer to the usual one (`shrunken_centers`). A single sample has nothing to
-    be shrunk to: its own variance.
+    be shrunk to: its own variance. Where nothing varies in one arm, the other's variances serve both.
     """
     return _score(Comparison.of_evidence(evidence), options)[0]
 

@@ -131,7 +131,10 @@ def outsiders_of(records: Records, pool: int | None, seed: int) -> np.ndarray:
 
 
 def reserve_of(records: Records, pool: int | None, n: int, seed: int) -> np.ndarray:
-    """Records that a recipe uses beside the training set of a model, none of them audited, in random order, [n]: a model stops early by them, or a student learns from them."""
+    """Records outside the pool, and equal to none in it, that a recipe uses beside the members, in random order, [n].
+
+    A model stops early by them, or a student learns from them.
+    """
     outside = outsiders_of(records, pool, seed)
     if n > len(outside):
         raise ValueError(

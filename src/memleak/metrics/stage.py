@@ -151,6 +151,8 @@ def measure(
             metrics["controls"] |= pool_audit.blind_controls(
                 plan_path, samples_path, features_path, score_paths[list(thresholds).index(headline["headline"])]
             )
+    if "loosened_by" in headline:
+        metrics["models"]["loosened_by"] = headline["loosened_by"]
     artefacts.write_table(exposure_output, exposure)
     artefacts.write_table(roc_output, curves)
     with artefacts.atomic(plots_output) as temporary:

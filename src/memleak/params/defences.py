@@ -37,7 +37,10 @@ class EarlyStopping(Frozen):
 
 
 class Distillation(Frozen):
-    """A teacher trains on the private records, a student on what it says about public ones (Hinton et al. 2015; Shejwalkar and Houmansadr 2021); the student is released."""
+    """A teacher trains on the private records, a student on what it says about public ones; the student is released.
+
+    Hinton et al. 2015; Shejwalkar and Houmansadr 2021.
+    """
 
     records: int = Field(gt=0, description="public ones: outside the pool, so neither trained on by the teacher nor audited")
     temperature: float = Field(1.0, gt=0, description="by which the teacher's and the student's logits are divided")

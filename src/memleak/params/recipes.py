@@ -111,6 +111,12 @@ class Recipe(Frozen):
         return value
 
     @property
+    def loosened_by(self) -> list[str]:
+        """The defences that keep a model from fitting its training data as well as it could."""
+        names = ("dp", "early_stopping", "mixup", "flooding", "relaxed_loss", "distillation", "selena", "stacking")
+        return [name for name in names if getattr(self, name)]
+
+    @property
     def reserve(self) -> int:
         """Records that training takes beside those of the model: to stop early by, then those that a student learns from."""
         return sum(taken.records for taken in (self.early_stopping, self.distillation) if taken)

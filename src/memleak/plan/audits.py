@@ -161,7 +161,9 @@ class PlannedAudit:
 
     def headline_json(self, allow_mixed: bool) -> str:
         """What is measured, as declared beforehand."""
-        return provenance.canonical_json({"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self._epsilon()})
+        known = {"headline": self.audit.headline_attack, "allow_mixed": allow_mixed, "epsilon": self._epsilon()}
+        loosened = self.recipe.recipe.loosened_by if self.recipe and self.given is None else []
+        return provenance.canonical_json(known | ({"loosened_by": loosened} if loosened else {}))
 
     def _epsilon(self) -> dict[str, Any]:
         """How the lower bound is claimed; where no delta was written, at that of the recipe's promise."""

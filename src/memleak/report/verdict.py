@@ -76,7 +76,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
     """The verdict of an audit from its metrics."""
     notes = (*_mixed_notes(metrics["models"]), *(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics)))
     broken = pool.claim_alarm(metrics)
-    notes = (*([f"ALARM: {broken} {LOOK_AT}"] if broken else []), *notes, *_private_notes(metrics))
+    notes = (*([f"ALARM: {broken} {LOOK_AT}"] if broken else []), *notes, *_loosened_notes(metrics))
     refused = _refusal(metrics)
     if refused:
         found = Verdict("UNDECIDED", None, None, None, refused, notes, is_refused=True)
@@ -103,11 +103,11 @@ def _of_gradients(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
 def _refusal(metrics: dict[str, Any]) -> str | None:
     """Why no audit of these models says anything, if so.
 
-    A private training may fit its data badly: that is its price, and what is released is that model. A bound by
+    With a defence a model may fit its data badly: that is the price, and what is released is that model. A bound by
     gradient canaries holds whatever the model learns.
     """
     models, controls = metrics["models"], metrics["controls"]
-    fits = bool(models.get("dp")) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
+    fits = bool(models.get("dp") or models.get("loosened_by")) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
     is_given = models.get("given") is not None  # it is as it is: one that knows its members by heart leaks, however little else it knows
     if not pool.has_gradients(metrics) and (not fits or (not learns(models) and not is_given)):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
@@ -245,13 +245,13 @@ def _attacker(metrics: dict[str, Any]) -> str:
     )
 
 
-def _private_notes(metrics: dict[str, Any]) -> list[str]:
-    """What to know of a private training that fits its data badly, or that is held against no claim."""
+def _loosened_notes(metrics: dict[str, Any]) -> list[str]:
+    """What to know of a defended training that fits its data badly."""
     models, found = metrics["models"], []
-    accuracy = models["train_accuracy"]
-    if models.get("dp") and not pool.has_gradients(metrics) and accuracy is not None and accuracy["value"] < FITS:
+    accuracy, defences = models["train_accuracy"], models.get("loosened_by") or (["dp"] if models.get("dp") else [])
+    if defences and not pool.has_gradients(metrics) and accuracy is not None and accuracy["value"] < FITS:
         found.append(
-            f"Trained by DP-SGD, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little."
+            f"Trained with {' and '.join(defences)}, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little."
         )
     return found
 

@@ -131,7 +131,9 @@ def train(
 ) -> list[Trained]:  # fmt: skip
     """Train the models of tasks that have equally many steps as one program; a task alone as `loop.train` does.
 
-    With a lesson they learn that, and are judged by their tasks all the same. The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
+    With a lesson they learn that, and are judged by their tasks all the same.
+
+    The same tasks in the same order give the same bits. Among others a model's last bits differ: the library's kernels
     go by the place in memory, and batch norm by whether any model has a row more.
     """
     if len(tasks) == 1:
