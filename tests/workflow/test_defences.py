@@ -117,13 +117,13 @@ def test_nothing_is_done_again_and_what_is_added_trains_only_what_is_new(swept):
 
 
 def test_figures_are_drawn_where_they_are_asked_for_and_stand_in_the_page(swept):
-    page = "results/audits/release/frontier.html"
+    page = "results/audits/training/frontier.html"
     swept.set("figures", True)
 
     assert swept.planned(page) == {"frontier_figure": 2, "frontier_page": 1}
     assert swept.run(page) == 0
     assert (swept / page).read_text().count("<svg") == 2
-    assert [path.name for path in swept.files("results/audits/release/*.png")] == ["frontier.png", "gap.png"]
+    assert [path.name for path in swept.files("results/audits/training/*.png")] == ["frontier.png", "gap.png"]
 
 
 def test_a_sweep_is_run_from_python_and_gives_the_metrics_of_its_variants(swept):
