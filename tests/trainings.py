@@ -77,8 +77,8 @@ class KilledAfter(Checkpoint):
     left: list[int]
 
     @classmethod
-    def steps(cls, path, step: int) -> KilledAfter:
-        made = cls(path, FACTS, 10)
+    def steps(cls, path, step: int, facts=FACTS) -> KilledAfter:
+        made = cls(path, facts, 10)
         made.left = [step]
         return made
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from trainings import Killed, KilledAfter
 
 from memleak import artefacts, data
 from memleak.budget import cost
@@ -41,27 +42,6 @@ RECIPES = {
 STEPS = (1, 3, 4, 5, 7, 8)  # the first ever, within an epoch, its last, the first of the next, within it, the last ever
 
 
-class Killed(BaseException):
-    """The process ends, and nothing is tidied up."""
-
-
-class KilledAfter(Checkpoint):
-    """Writes the state after so many steps, and ends the process then."""
-
-    def __init__(self, path, step, facts=FACTS):
-        super().__init__(path, facts, minutes=10)
-        self.left = step
-
-    @property
-    def is_due(self):
-        self.left -= 1
-        return self.left == 0
-
-    def save(self, tensors, place):
-        super().save(tensors, place)
-        raise Killed
-
-
 def recipe_of(fields):
     return Recipe(**{key: value for key, value in fields.items() if not (key == "hidden" and not value)})
 
@@ -81,7 +61,7 @@ def interrupted(path, step, *how, device=CPU):
     """The same after a kill when a checkpoint was written."""
     path.unlink(missing_ok=True)
     with pytest.raises(Killed):
-        fitted(*how, checkpoint=KilledAfter(path, step), device=device)
+        fitted(*how, checkpoint=KilledAfter.steps(path, step, FACTS), device=device)
     return fitted(*how, checkpoint=Checkpoint(path, FACTS, minutes=10), device=device)
 
 
@@ -150,7 +130,7 @@ def test_a_training_that_is_killed_again_and_again_gives_the_same_bits(digits, p
     whole = fitted([task], digits, recipe)
     for _ in range(4):
         with pytest.raises(Killed):
-            fitted([task], digits, recipe, checkpoint=KilledAfter(path, 2))
+            fitted([task], digits, recipe, checkpoint=KilledAfter.steps(path, 2, FACTS))
 
     assert fitted([task], digits, recipe, checkpoint=Checkpoint(path, FACTS, 10)) == whole
 
@@ -353,7 +333,7 @@ def test_a_disk_that_takes_nothing_is_said_once_and_training_goes_on(module, nam
     recipe, task = recipe_of(MLP), ROUNDS.tasks(digits)[0]
     whole = fitted([task], digits, recipe)
     with pytest.raises(Killed):
-        fitted([task], digits, recipe, checkpoint=KilledAfter(path, 3))
+        fitted([task], digits, recipe, checkpoint=KilledAfter.steps(path, 3, FACTS))
     before = path.read_bytes()
     capsys.readouterr()
 

@@ -13,6 +13,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from scipy.stats import binom, chi2, kstest, norm
 from torch.nn import functional
+from trainings import FACTS, Killed, KilledAfter
 
 from memleak import artefacts, models
 from memleak.designs import Coins, Complements, Rounds
@@ -297,27 +298,6 @@ def test_steps_to_which_nobody_comes_are_taken_all_the_same(tasks, digits):
     assert all(np.isfinite(model.facts["train_loss"]) and model.facts["dp"]["steps"] == 80 for model in trained)
 
 
-class Killed(BaseException):
-    """The process ends, and nothing is tidied up."""
-
-
-class KilledAfter(Checkpoint):
-    """Writes the state after so many steps, and ends the process then."""
-
-    def __init__(self, path, step):
-        super().__init__(path, {"recipe": "r"}, minutes=10)
-        self.left = step
-
-    @property
-    def is_due(self):
-        self.left -= 1
-        return self.left == 0
-
-    def save(self, tensors, place):
-        super().save(tensors, place)
-        raise Killed
-
-
 def told(trained):
     return [
         (weights_sha256(model.weights), model.facts["loss_curve"], model.facts["accuracy_curve"], model.facts.get("alignment")) for model in trained
@@ -332,9 +312,9 @@ def test_a_training_that_goes_on_gives_the_same_bits(step, n_models, digits, tmp
     recipe = recipe_of(FULL)
     whole = told(ensemble.train(own, digits, recipe, CPU))
     with pytest.raises(Killed):
-        ensemble.train(own, digits, recipe, CPU, KilledAfter(tmp_path / "c.state", step))
+        ensemble.train(own, digits, recipe, CPU, KilledAfter.steps(tmp_path / "c.state", step))
 
-    assert told(ensemble.train(own, digits, recipe, CPU, Checkpoint(tmp_path / "c.state", {"recipe": "r"}, 10))) == whole
+    assert told(ensemble.train(own, digits, recipe, CPU, Checkpoint(tmp_path / "c.state", FACTS, 10))) == whole
 
 
 def test_private_training_on_digits_learns_and_says_what_it_promises(digits_path, digits, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from pages import Tags
 
 from memleak import artefacts
 from memleak.metrics import frontier as measured
+from memleak.plan.sweeps import FIGURES
 from memleak.report import frontier, frontier_figures, page, variants
 from memleak.report import stage as report
 
@@ -252,9 +253,9 @@ def reported(tmp_path_factory):
     both = variant("dropout-top-3", 0.924, 0.545, 0.03, changes={"dropout": 0.5}, release=[{"top_k": 3}])
     private = copy.deepcopy(COSTLY) | {"epsilon": bound(1.2, 4.0, 1.0, 1.0)}
     artefacts.write_json(folder / "frontier.json", sweep(*copy.deepcopy((FREE, DEAR, NOTHING, WORSE, MASKED)), both, private))
-    for name in report.SWEEP_FIGURES:
+    for name in FIGURES:
         report.frontier_figure(name, folder / "frontier.json", folder / f"{name}.svg", folder / f"{name}.png")
-    line = report.frontier(folder / "frontier.json", [folder / f"{name}.svg" for name in report.SWEEP_FIGURES], folder / "report.html")
+    line = report.frontier(folder / "frontier.json", [folder / f"{name}.svg" for name in FIGURES], folder / "report.html")
     return folder, line
 
 
@@ -303,7 +304,7 @@ def test_a_rate_that_cannot_be_certified_is_told(reported):
 
 def test_the_same_numbers_draw_the_same_bytes(reported, tmp_path):
     folder, _ = reported
-    for name in report.SWEEP_FIGURES:
+    for name in FIGURES:
         report.frontier_figure(name, folder / "frontier.json", tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.svg").read_bytes() == (folder / f"{name}.svg").read_bytes()
 
@@ -394,10 +395,10 @@ def test_a_sweep_without_paired_tests_says_so_and_has_its_page(tmp_path):
         one |= bare
     numbers["variants"][1]["utility"] = None
     artefacts.write_json(tmp_path / "frontier.json", numbers)
-    for name in report.SWEEP_FIGURES:
+    for name in FIGURES:
         report.frontier_figure(name, tmp_path / "frontier.json", tmp_path / f"{name}.svg", tmp_path / f"{name}.png")
 
-    line = report.frontier(tmp_path / "frontier.json", [tmp_path / f"{name}.svg" for name in report.SWEEP_FIGURES], tmp_path / "report.html")
+    line = report.frontier(tmp_path / "frontier.json", [tmp_path / f"{name}.svg" for name in FIGURES], tmp_path / "report.html")
 
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert line.startswith("small: NOT TESTED. No variant was tested against none:") and "(pairs)" in line
@@ -434,10 +435,10 @@ def test_the_numbers_of_real_audits_have_a_page(name, request, tmp_path):
         tmp_path / "frontier.json",
         tmp_path / "f.csv",
     )
-    for figure in report.SWEEP_FIGURES:
+    for figure in FIGURES:
         report.frontier_figure(figure, tmp_path / "frontier.json", tmp_path / f"{figure}.svg", tmp_path / f"{figure}.png")
 
-    line = report.frontier(tmp_path / "frontier.json", [tmp_path / f"{figure}.svg" for figure in report.SWEEP_FIGURES], tmp_path / "report.html")
+    line = report.frontier(tmp_path / "frontier.json", [tmp_path / f"{figure}.svg" for figure in FIGURES], tmp_path / "report.html")
 
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert line.startswith("s: NOT SHOWN TO HELP.") and Tags(html).open == []

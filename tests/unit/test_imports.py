@@ -10,12 +10,12 @@ import pytest
 
 ORDER = [
     {"randomness", "provenance", "plugins"}, {"params"}, {"artefacts"}, {"designs"}, {"plan", "tasks"}, {"data"}, {"models"}, {"training"},
-    {"signals", "attacks"}, {"imports"}, {"metrics"}, {"report"}, {"budget", "contracts"}, {"tester"}, {"app", "pipeline", "cli"},
+    {"signals", "attacks"}, {"imports"}, {"metrics"}, {"report"}, {"budget", "contracts"}, {"tester"}, {"app", "pipeline", "verbs", "cli"},
 ]  # fmt: skip
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 NO_TORCH = {"attacks", "imports", "metrics", "report", "tasks"}
 PLANNED = {  # what the workflow, `--help` or the reading of params.yaml imports
-    "cli", "plan", "params", "budget", "imports", "tasks", "designs.given", "attacks.single_point", "attacks.label_only", "attacks.shadow", "attacks.meta",
+    "cli", "verbs", "plan", "params", "budget", "imports", "tasks", "designs.given", "attacks.single_point", "attacks.label_only", "attacks.shadow", "attacks.meta",
     "attacks.top_k", "signals.noise", "signals.boundary", "signals.gradient", "signals.outputs", "signals.release", "signals.releases.labels",
     "signals.releases.memguard", "signals.releases.noise", "signals.releases.round", "signals.releases.temperature", "signals.releases.top_k",
     "data.blind", "data.columns", "metrics.blind", "metrics.crossfit", "metrics.frontier", "metrics.slices", "metrics.units", "metrics.utility",

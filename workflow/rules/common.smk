@@ -51,7 +51,7 @@ wildcard_constraints:
     shard="[a-z0-9-]+",
     figure="[a-z0-9]+",
     sweep="[a-z0-9][a-z0-9-]*",
-    panel="frontier|gap",
+    panel="|".join(FIGURES),
 
 
 def data_of(recipe):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from memleak import artefacts
+from memleak.plan.sweeps import FIGURES
 from memleak.report import page, pool
 from memleak.report.timings import timings as timings  # a stage of its own, so that a change of the page leaves it
 
-SWEEP_FIGURES = ("frontier", "gap")
 EXPOSED = ("sample_id", "source_id", "label", "n_holding", "n_detected", "rate", "low", "high", "bh")
 
 
@@ -132,8 +132,8 @@ def frontier_figure(name: str, frontier_path: Path, svg: Path, png: Path) -> Non
     """Draw one figure of a sweep: frontier or gap."""
     from memleak.report import figures, frontier_figures
 
-    if name not in SWEEP_FIGURES:
-        raise ValueError(f"no figure of a sweep is called {name}; expected {' or '.join(SWEEP_FIGURES)}")
+    if name not in FIGURES:
+        raise ValueError(f"no figure of a sweep is called {name}; expected {' or '.join(FIGURES)}")
     figures.save(getattr(frontier_figures, name)(artefacts.read_json(frontier_path)), svg, png)
 
 

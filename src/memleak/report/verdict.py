@@ -107,7 +107,7 @@ def _refusal(metrics: dict[str, Any]) -> str | None:
     gradient canaries holds whatever the model learns.
     """
     models, controls = metrics["models"], metrics["controls"]
-    fits = bool(models.get("dp") or models.get("loosened_by")) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
+    fits = bool(_loosened_by(models)) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
     is_given = models.get("given") is not None  # it is as it is: one that knows its members by heart leaks, however little else it knows
     if not pool.has_gradients(metrics) and (not fits or (not learns(models) and not is_given)):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
@@ -245,10 +245,15 @@ def _attacker(metrics: dict[str, Any]) -> str:
     )
 
 
+def _loosened_by(models: dict[str, Any]) -> list[str]:
+    """The defences that keep these models from fitting their training data."""
+    return models.get("loosened_by") or (["dp"] if models.get("dp") else [])
+
+
 def _loosened_notes(metrics: dict[str, Any]) -> list[str]:
     """What to know of a defended training that fits its data badly."""
     models, found = metrics["models"], []
-    accuracy, defences = models["train_accuracy"], models.get("loosened_by") or (["dp"] if models.get("dp") else [])
+    accuracy, defences = models["train_accuracy"], _loosened_by(models)
     if defences and not pool.has_gradients(metrics) and accuracy is not None and accuracy["value"] < FITS:
         found.append(
             f"Trained with {' and '.join(defences)}, the models are right on {accuracy['value']:.1%} of their training data alone: a model that knows little tells little."
