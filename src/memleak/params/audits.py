@@ -17,8 +17,18 @@ from memleak.params.sweeps import Sweep
 
 SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # what every model that gives logits tells
 ALIGNMENT = "alignment"  # what is known of canaries that are gradients, and of nothing else
-VIEW = r"^(identity|flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?|rotate-([1-9]|[1-3][0-9]|4[0-5]))$"  # a family of ways to show an image
-N_OF_FAMILY = {"identity": 1, "flip": 1, "shift": 8, "flip-shift": 8, "rotate": 2}  # views that a family's name stands for
+OF_IMAGES = r"flip|shift-[1-9][0-9]?|flip-shift-[1-9][0-9]?|rotate-([1-9]|[1-3][0-9]|4[0-5])"
+OF_TEXTS = r"lowercase|neighbours-[1-9][0-9]?|prefix-[1-9]"
+VIEW = rf"^(identity|{OF_IMAGES}|{OF_TEXTS})$"  # a family of ways to show a record
+N_OF_FAMILY = {
+    "identity": 1,
+    "flip": 1,
+    "shift": 8,
+    "flip-shift": 8,
+    "rotate": 2,
+    "lowercase": 1,
+    "prefix": 1,
+}  # views that a family's name stands for
 
 
 class Epsilon(Frozen):
@@ -43,7 +53,7 @@ class Audit(Frozen):
     views: tuple[Annotated[str, Field(pattern=VIEW)], ...] = Field(
         ("identity",),
         min_length=1,
-        description="how records are shown: identity, flip, shift-N (8 moves by N pixels), flip-shift-N, rotate-N (by -N and N degrees)",
+        description="how records are shown: identity, flip, shift-N (8 moves by N pixels), flip-shift-N, rotate-N (by -N and N degrees); of texts identity, lowercase, neighbours-N (N copies with words exchanged), prefix-N (after N texts of the population)",
     )
     attacks: dict[Id, dict[str, Any]] = Field(min_length=1)
     signals: dict[Id, dict[str, Any]] = Field(
@@ -274,4 +284,4 @@ def _population_lacks(design: Design) -> str | None:
 
 def n_views(families: Sequence[str]) -> int:
     """How often a record is shown to a model, in all views of some families."""
-    return sum(N_OF_FAMILY[name.rstrip("0123456789").rstrip("-")] for name in families)
+    return sum(N_OF_FAMILY.get(name.rstrip("0123456789").rstrip("-")) or int(name.rpartition("-")[2]) for name in families)  # neighbours-5: five

@@ -13,6 +13,7 @@ from memleak.params.base import Frozen, Id, plugin_code
 
 DECLARED_SIZES = {  # samples of the built-in data sets
     "digits": 1797, "cifar10": 50_000, "cifar100": 50_000, "adult": 48_842, "location30": 5010, "purchase100": 197_324, "texas100": 67_330,
+    "python_topics": 1200, "python_topics_rest": 1200,
 }  # fmt: skip
 
 
@@ -22,10 +23,15 @@ class Part(Frozen):
     name: str
     source: str | None = Field(None, description="`torchvision`, or a folder or file (relative to params.yaml)")
     n: int | None = Field(default=None, gt=0, description="declared number of samples; checked when the data is fetched")
+    column: str | None = Field(None, description="of name: text, the column that holds the texts (default: text)")
 
     @model_validator(mode="after")
     def _exists(self) -> Part:
         plugins.locate("datasets", self.name)
+        if self.column is not None and self.name != "text":
+            raise ValueError(f"column: {self.name} has no choice of columns; leave it out, or use name: text")
+        if self.name == "text" and self.source is None:
+            raise ValueError("source: missing; name a file of texts (.parquet, .csv, .jsonl, .json, .txt), or a folder of them")
         if self.source not in (None, "torchvision") and not Path(self.source).exists():
             raise ValueError(f"source: there is no file or folder '{self.source}' (looked in {os.getcwd()})")
         return self
@@ -53,13 +59,17 @@ class Dataset(Frozen):
     name: str | None = Field(None, description="a built-in data set, or file.py:function")
     source: str | None = Field(None, description="`torchvision`, or a folder or file (relative to params.yaml)")
     n: int | None = Field(default=None, gt=0, description="declared number of samples; checked when the data is fetched")
+    column: str | None = Field(None, description="of name: text, the column that holds the texts (default: text)")
+    vocabulary: int | None = Field(
+        None, ge=258, description="of texts: tokens of the tokenizer that is trained on them, for models without one of their own (default: 2000)"
+    )
     parts: dict[Id, Part] = Field({}, description="instead of name: several sources, such as members and non-members of a given model")
     unit: str | None = Field(None, description="column that says to whom a record belongs (a patient, a user): units are audited instead of records")
 
     @model_validator(mode="after")
     def _one_or_parts(self) -> Dataset:
-        if self.parts and (self.name, self.source, self.n) != (None, None, None):
-            raise ValueError("name, source and n belong to each of the parts; leave them out beside parts")
+        if self.parts and (self.name, self.source, self.n, self.column) != (None,) * 4:
+            raise ValueError("name, source, n and column belong to each of the parts; leave them out beside parts")
         if not self.parts and self.name is None:
             raise ValueError(
                 "neither name nor parts is given; write for example {name: digits}, or parts: {members: {name: my_data.py:get_train}, ...}"
@@ -71,7 +81,7 @@ class Dataset(Frozen):
     @property
     def sources(self) -> dict[str, Part]:
         """The sources in order; one without a name where there are no parts."""
-        return self.parts or {"": Part(name=self.name or "", source=self.source, n=self.n)}
+        return self.parts or {"": Part(name=self.name or "", source=self.source, n=self.n, column=self.column)}
 
     @property
     def declared_size(self) -> int | None:

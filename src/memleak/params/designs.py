@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from memleak import plugins
 from memleak.params.base import Frozen, ParamsError
+from memleak.params.texts import refuse_missing_folder
 
 KINDS = ("pairs", "halves", "canaries", "given", "imported")  # of designs
 REFERENCE_KINDS = ("shadow", "halves")  # of the reference models of a given one
@@ -30,13 +31,24 @@ class GivenModel(Frozen):
         None, gt=1, description="that it tells apart, where a shadow part of the data set brings more (default: those of the data set)"
     )
     batch_size: int = Field(256, gt=0, description="records asked at once")
+    checkpoint: str | None = Field(
+        None, description="of texts, instead of name and weights: a folder with config.json and weights, or a name on the Hugging Face hub"
+    )
+    revision: str | None = Field(None, description="commit of a checkpoint on the hub")
+    tokenizer: str | None = Field(None, description="of texts: a folder, a tokenizer.json, or a name on the hub (default: the checkpoint's)")
+    max_length: int | None = Field(None, gt=1, description="of texts: tokens that are read, the first ones (default: 256, or the model's context)")
+    reference: str | None = Field(
+        None, description="of texts: a checkpoint with the same tokens that has not seen the members, such as the one that was fine-tuned"
+    )
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> GivenModel:
-        if self.name is None and self.weights is None:
+        if self.name is None and self.weights is None and self.checkpoint is None:
             raise ValueError(
-                "model: neither name nor weights is given; name a function (file.py:get_model), or a TorchScript or ONNX file as weights"
+                "model: none of name, weights and checkpoint is given; name a function (file.py:get_model), "
+                "a TorchScript or ONNX file as weights, or a checkpoint of transformers"
             )
+        self._check_checkpoint()
         if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
             raise ValueError(f"model: mean has {len(self.mean)} values and std {len(self.std)}; give both, one a channel, or neither")
         if self.mean and self.inputs == "normalised":
@@ -46,6 +58,17 @@ class GivenModel(Frozen):
         if self.weights is not None and not Path(self.weights).is_file():
             raise ValueError(f"model.weights: there is no file '{self.weights}' (looked in {Path.cwd()})")
         return self
+
+    def _check_checkpoint(self) -> None:
+        """Refuse fields of texts where no checkpoint is given, and others beside one."""
+        for_texts = ("revision", "tokenizer", "max_length", "reference")
+        others = ("name", "weights", "output", "inputs", "mean", "std", "classes")
+        written = [key for key in (for_texts if self.checkpoint is None else others) if getattr(self, key) != type(self).model_fields[key].default]
+        if written:
+            why = "it belongs to a checkpoint of texts, and none is given" if self.checkpoint is None else "a checkpoint says it itself"
+            raise ValueError(f"model.{written[0]}: {why}; leave it out")
+        for key in ("checkpoint", "tokenizer", "reference"):
+            refuse_missing_folder(f"model.{key}", getattr(self, key))
 
 
 class Targets(Frozen):

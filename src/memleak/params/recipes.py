@@ -12,6 +12,7 @@ from pydantic_core import InitErrorDetails
 from memleak import plugins, provenance
 from memleak.params.base import Frozen
 from memleak.params.defences import DPSGD, Distillation, EarlyStopping, Selena, Stacking
+from memleak.params.texts import ARCHITECTURES, IDLE_FOR_TEXTS, Text
 
 IDLE = {  # fields that change nothing in an architecture of fixed shape
     "fast_cnn": {"hidden"}, "mlp": {"channels", "normalisation"}, "resnet18": {"channels", "hidden"}, "wide_resnet28_2": {"channels", "hidden"},
@@ -60,6 +61,7 @@ class Recipe(Frozen):
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = Field((128,), description="widths of the fully connected layers")
     normalisation: Literal["none", "batch", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
+    text: Text | None = Field(None, description="of models that read texts: gpt2, or a checkpoint to train further")
     epochs: int = Field(0, gt=0)  # 0, like the next and the learning rate: none, since the user's own trainer trains
     batch_size: int = Field(0, gt=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -129,6 +131,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _known_architecture(self) -> Recipe:
         plugins.locate("architectures", self.architecture)
+        self._check_text()
         idle = IDLE.get(self.architecture, set()) & self.model_fields_set
         if idle:
             raise ValueError(f"{min(idle)}: this changes nothing in {self.architecture}; leave it out")
@@ -137,6 +140,32 @@ class Recipe(Frozen):
                 f"dropout: {self.architecture} drops after its hidden layers, and has none; give hidden, such as [64], or leave dropout out"
             )
         return self
+
+    def _check_text(self) -> None:
+        """Texts are read by some architectures only, and some fields change nothing there."""
+        if not self.reads_texts:
+            if self.text is not None:
+                raise ValueError(f"text: {self.architecture} reads no texts; leave it out, or use architecture: {' or '.join(ARCHITECTURES)}")
+            return
+        if self.trainer is not None:
+            raise ValueError(f"trainer: models of texts are trained by memleak; leave it out, or use another architecture than {self.architecture}")
+        if self.architecture == "checkpoint" and self.of_text.checkpoint is None:
+            raise ValueError("text.checkpoint: missing; name a folder with config.json and weights, or a checkpoint on the Hugging Face hub")
+        if self.architecture == "gpt2" and self.of_text.checkpoint is not None:
+            raise ValueError("text.checkpoint: gpt2 begins with random weights; use architecture: checkpoint, or leave it out")
+        for name in IDLE_FOR_TEXTS:
+            if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: this does not go with models of texts; leave it out")
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the model is one of texts."""
+        return self.architecture in ARCHITECTURES
+
+    @property
+    def of_text(self) -> Text:
+        """What a model of texts is made of, defaults where nothing is written."""
+        return self.text or Text()
 
     @model_validator(mode="after")
     def _somebody_trains(self) -> Recipe:

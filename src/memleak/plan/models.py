@@ -9,6 +9,7 @@ from pathlib import Path
 
 from memleak import plugins, provenance
 from memleak.params import TRAINING_VERSION, Dataset, GivenModel, Recipe, plugin_code
+from memleak.params.texts import checkpoint_files
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class PlannedRecipe:
         }
         return f"{self.id}-{provenance.digest(facts)}"
 
+    def files(self) -> list[str]:
+        """The local files beside the data that training begins with: a checkpoint's."""
+        return self.recipe.of_text.files() if self.recipe.reads_texts else []
+
     def canonical_json(self) -> str:
         """What a job needs to know to train: one text."""
         return provenance.canonical_json({"name": self.name, "recipe": self.recipe.model_dump(mode="json", exclude_defaults=True)})
@@ -46,13 +51,15 @@ class PlannedModel:
     @cached_property
     def name(self) -> str:
         """`resnet18-1a2b3c4d`: of the file that it lies in. The content of its weights reaches the job as an input."""
-        place = self.model.weights or plugins.locate("models", self.model.name or "")[0]
+        place = self.model.checkpoint or self.model.weights or plugins.locate("models", self.model.name or "")[0]
         facts = {"dataset": self.dataset.identity(), "model": self.model.model_dump(mode="json", exclude_defaults=True)}
         code = plugin_code("models", self.model.name) if self.model.name else {}
         return f"{re.sub('[^a-z0-9]+', '-', Path(place).stem.lower()).strip('-') or 'model'}-{provenance.digest(facts | code)}"
 
     def files(self) -> list[str]:
         """The local files that it is made of."""
+        if self.model.checkpoint is not None:
+            return [file for name in (self.model.checkpoint, self.model.tokenizer, self.model.reference) for file in checkpoint_files(name)]
         is_code = self.model.name is not None and plugins.is_file("models", self.model.name)
         return ([self.model.weights] if self.model.weights else []) + (
             [plugins.locate("models", self.model.name)[0]] if is_code and self.model.name else []
