@@ -96,3 +96,33 @@ def reference_by_loop(evidence: Evidence) -> np.ndarray:
         rank = stats.rankdata([evidence.target["loss"][n, view], *outside])[0]  # 1 is the smallest loss
         scores[n, view] = 1 - (rank - 0.5) / (len(outside) + 1)
     return scores.mean(axis=1)
+
+
+def language_score(name: str, options: dict[str, object], tokens: dict[str, list[float]], frequency: dict[int, float] | None = None) -> float:
+    """The published score of one text in one view, token after token; `tokens` are its own, without padding."""
+    log_prob = tokens["log_prob"]
+    n, share = len(log_prob), float(options.get("k", 1.0))  # type: ignore[arg-type]
+    count = max(1, int(share * n + 1e-9))
+    if name == "min_k" and options.get("normalised"):
+        log_prob = [(x - mean) / max(spread, 1e-6) for x, mean, spread in zip(log_prob, tokens["mean_log_prob"], tokens["std_log_prob"], strict=True)]
+    if name == "min_k":
+        return sum(sorted(log_prob)[:count]) / count
+    if name == "surp":
+        cut = sorted(log_prob)[count - 1]
+        kept = [x for x, mean in zip(log_prob, tokens["mean_log_prob"], strict=True) if x <= cut and -mean < options["entropy"]]
+        return sum(kept or log_prob) / len(kept or log_prob)
+    if name == "dc_pdd":
+        assert frequency is not None
+        seen: dict[int, float] = {}
+        for x, token in zip(log_prob, tokens["token_id"], strict=True):
+            seen.setdefault(int(token), min(np.exp(x) * np.log(1 / frequency[int(token)]), options["limit"]))
+        return sum(seen.values()) / len(seen)
+    gains = [x - other for x, other in zip(log_prob, tokens["reference_log_prob"], strict=True)]
+    if name == "ez":
+        errors = [gain for gain, rank in zip(gains, tokens["log_rank"], strict=True) if rank > 0] or gains
+        return float(np.log(sum(max(g, 0) for g in errors) + options["smoothing"]) - np.log(sum(max(-g, 0) for g in errors) + options["smoothing"]))
+    if name == "wbc":
+        sizes = [size for size in options["windows"] if size <= n]  # type: ignore[attr-defined]
+        shares = [np.mean([sum(gains[start : start + size]) > 0 for start in range(n - size + 1)]) for size in sizes]
+        return float(np.mean(shares)) if sizes else float(sum(gains) > 0)
+    raise ValueError(name)

@@ -217,3 +217,49 @@ def randomised_response_world(epsilon: float, models: int, samples: int, seed: i
         return (np.where(truth ^ lies, 2.0, -2.0) + 0.01 * draw.normal(size=truth.shape))[:, :, None]
 
     return world_of(margins(is_in), margins(np.zeros((models, population), dtype=bool)), is_in, draw)
+
+
+@dataclass(frozen=True)
+class TextWorld:
+    """What one language model, and one that never saw the texts, say about the tokens of some; and who is a member, [N]."""
+
+    target: dict[str, np.ndarray]  # [N, Q], of tokens [N, Q, K], padded
+    is_member: np.ndarray
+
+    @property
+    def evidence(self) -> Evidence:
+        """Nobody trained a reference model."""
+        n = len(self.is_member)
+        return Evidence(self.target, {}, np.zeros((0, n), dtype=bool), label=np.zeros(n, dtype=int), sample_id=np.arange(n), group=np.arange(n))
+
+
+def text_world(
+    gain: float, texts: int, seed: int, *, at: float = 0.1, difficulty: float = 0.0, views: int = 1, shortest: int = 2, longest: int = 60
+) -> TextWorld:
+    """Tokens' log-probabilities, higher by `gain` nats at a share `at` of a member's tokens, one at least: where it is least likely.
+
+    `difficulty` is the standard deviation of the texts' own levels, which the reference shares. All but the token ids
+    and the counts is drawn about the same distribution for every token.
+    """
+    draw = np.random.default_rng(seed)
+    is_member = draw.permutation(np.arange(texts) < texts // 2)
+    length = draw.integers(shortest, longest + 1, texts)
+    shape = (texts, views, longest)
+    is_there = np.broadcast_to(np.arange(longest) < length[:, None, None], shape)
+    level = difficulty * draw.normal(size=(texts, 1, 1))
+    known = -np.exp(0.5 + 0.3 * level + 0.7 * draw.normal(size=(texts, 1, longest)))
+    rank = np.where(is_there[:, :1], known, np.inf).argsort(axis=-1).argsort(axis=-1)
+    is_learnt = is_member[:, None, None] & (rank < np.maximum(1, np.floor(at * length))[:, None, None])
+    log_prob, reference = (np.minimum(known + 0.1 * draw.normal(size=shape), -1e-3) for _ in range(2))
+    mean, spread = -np.exp(0.4 + 0.5 * draw.normal(size=shape)), np.exp(0.3 * draw.normal(size=shape))
+    log_prob = np.minimum(log_prob + gain * is_learnt, -1e-3)
+    columns = {
+        "log_prob": log_prob, "mean_log_prob": mean, "std_log_prob": spread, "log_rank": np.log1p(np.floor(-log_prob)),
+        "top_prob": np.exp(0.3 * mean), "top_gap": 0.5 * np.exp(0.3 * mean), "reference_log_prob": reference,
+    }  # fmt: skip
+    target = {name: np.where(is_there, values, np.nan).astype(np.float32) for name, values in columns.items()}
+    ids = np.minimum(draw.zipf(1.5, (texts, 1, longest)), 40) - 1
+    target["token_id"] = np.where(is_there, ids, -1).astype(np.int32)
+    target["loss"] = -np.nanmean(target["log_prob"], axis=-1)
+    counts = {"n_tokens": length, "n_bytes": 4 * length, "zlib_bytes": 8 + 3 * length}
+    return TextWorld(target | {name: np.repeat(values[:, None], views, axis=1) for name, values in counts.items()}, is_member)

@@ -130,22 +130,33 @@ def sample_digest(sample_id: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(sample_id, dtype="<i8").tobytes()).hexdigest()
 
 
-def row_groups(path: str | os.PathLike[str], columns: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-    """The columns of a Parquet file, row group by row group."""
+def row_groups(path: str | os.PathLike[str], columns: Sequence[str], n_tokens: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+    """The columns of a Parquet file, row group by row group; of tokens [rows, K], K as the file's head says, or `n_tokens`."""
     with _checked(path), pq.ParquetFile(path) as file:
         absent = [column for column in columns if column not in file.schema_arrow.names]
         if absent:
             raise ArtefactError(f"{path}: has no column {', '.join(absent)}; delete it and run again")
+        width = read_facts(path).get("n_tokens_max", 0) if n_tokens is None else n_tokens
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(columns))
-            yield {column: _values(table[column]) for column in columns}
+            yield {column: _values(table[column], width) for column in columns}
 
 
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    """A column's values, [rows], or [rows, C] where each row has a list of C."""
-    if not pa.types.is_fixed_size_list(column.type):
+def _values(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """A column's values, [rows], or [rows, C] where each row has a list of C; lists of any length are padded to `width`."""
+    if pa.types.is_fixed_size_list(column.type):
+        return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
+    if not pa.types.is_list(column.type):
         return column.to_numpy()
-    return column.combine_chunks().flatten().to_numpy().reshape(-1, column.type.list_size)
+    lists = column.combine_chunks()
+    return padded(lists.flatten().to_numpy(), np.diff(lists.offsets.to_numpy()), width)
+
+
+def padded(values: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
+    """Lists [n] of given lengths, one after the other in `values`, as [n, width]: NaN beyond a list's end, -1 where they are whole numbers."""
+    found = np.full((len(lengths), width), np.nan if values.dtype.kind == "f" else -1, dtype=values.dtype)
+    found[np.arange(width) < lengths[:, None]] = values
+    return found
 
 
 def read_array(path: str | os.PathLike[str]) -> np.ndarray:

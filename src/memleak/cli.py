@@ -83,6 +83,12 @@ def parser() -> argparse.ArgumentParser:
     costs.add_argument("--measure", action="store_true", help="time a few steps of recipes of which no model was trained on this device")
     costs.add_argument("--json", action="store_true", help="print JSON")
 
+    base = verb("pretrain", verbs.pretrain, "train one model on all texts of a data set and save it as a checkpoint to train further", "output")
+    for what in ("dataset", "recipe"):
+        base.add_argument(f"--{what}", required=True, help="JSON, or a key of params.yaml here")
+    base.add_argument("--seed", type=int, default=0, help="of everything drawn (default: %(default)s)")
+    base.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
     verb("init", verbs.init, "begin a project of your own: params.yaml, Snakefile, profile").add_argument("folder", type=Path)
     importing = verb("import", verbs.import_, "begin an audit of models that another tool trained and asked")
     importing.add_argument("source", type=Path, help="a folder of LiRA's experiments or of Privacy Meter, or a Parquet or CSV file")

@@ -50,6 +50,34 @@ def train(a: argparse.Namespace) -> str:
     return f"{done['trained']} models trained, {done['adopted']} adopted, {done['seconds']:.1f} s"
 
 
+def pretrain(a: argparse.Namespace) -> str:
+    import tempfile
+
+    from memleak import data
+    from memleak.data import stage
+    from memleak.training import devices, language
+
+    dataset = _written(a.dataset, "dataset") if _is_key(a.dataset) else Dataset(**_mapping(a.dataset, "--dataset"))
+    recipe = _written(a.recipe, "recipe") if _is_key(a.recipe) else params_room.recipe_of(_mapping(a.recipe, "--recipe"))
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "dataset.json"
+        stage.fetch(dataset, prepared)
+        done = language.pretrain(data.read(prepared), recipe, a.output, devices.prepare_torch(a.device), a.seed)
+    return f"{a.output}: a base trained on {done['n']} texts ({done['n_tokens']:,} tokens), {done['train_loss']:.2f} nats a token in the last epoch"
+
+
+def _is_key(text: str) -> bool:
+    return not text.lstrip().startswith("{")
+
+
+def _written(key: str, what: str) -> Any:
+    """A data set or a recipe that stands in the params.yaml of this folder."""
+    known: dict[str, Any] = getattr(params_room.load(Path("params.yaml")), f"{what}s")
+    if key not in known:
+        raise ValueError(f"--{what}: no {what} is called '{key}' in params.yaml{plugins.nearest(key, list(known))}")
+    return known[key]
+
+
 def query(a: argparse.Namespace) -> str:
     from memleak.signals import stage
 

@@ -13,7 +13,7 @@ from pytest import approx
 from memleak import artefacts, data, params, plan
 from memleak.designs import Audited
 from memleak.models import ModelError
-from memleak.signals import SignalError, outputs, stage
+from memleak.signals import SignalError, outputs, stage, tables
 
 SHADOW = {"kind": "shadow", "models": 3}
 RECIPE = {"architecture": "mlp", "hidden": [8], "epochs": 1, "batch_size": 8, "learning_rate": 0.1}
@@ -281,7 +281,7 @@ def test_logits_are_noted_where_they_are_asked_for(folder):
 
 def test_a_small_row_group_moves_no_answer(folder, monkeypatch):
     whole = pq.read_table(answered(folder, asked={"logits": True}))
-    monkeypatch.setattr(stage, "SAMPLES_PER_GROUP", 7)
+    monkeypatch.setattr(tables, "SAMPLES_PER_GROUP", 7)
     path = answered(folder, asked={"logits": True})
 
     assert pq.read_table(path).equals(whole) and pq.ParquetFile(path).num_row_groups == 8

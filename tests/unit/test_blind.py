@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from memleak.data import blind as looks
+from memleak.data import topics
 from memleak.metrics import blind
 
 
@@ -219,6 +220,61 @@ def test_halves_of_digits_are_no_alarm():
     digits, order = load_digits(), np.random.default_rng(0).permutation(1797)
 
     assert not found_in((digits.images * 15).astype(np.uint8)[order][..., None], digits.target[order])["alarm"]
+
+
+@pytest.fixture(scope="module")
+def passages():
+    """1,200 passages of Python's documentation, by their topic's name."""
+    samples = topics.load()
+    return samples.inputs[np.argsort(samples.columns["topic"].astype(str), kind="stable")]
+
+
+def test_looks_of_texts_by_hand():
+    texts = np.array(["Ab, 12\n", "cd cd cd", "cd ef Ä", "gh"], dtype=object)
+    found = looks.features(texts, np.zeros(4, int))
+
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    assert found[0, -9:] == pytest.approx([np.log(8), np.log(3), 2.5, 2 / 7, 1 / 7, 1 / 7, 1 / 7, 0, 1])
+    assert found[2, -9:] == pytest.approx([np.log(9), np.log(4), 5 / 3, 0, 1 / 7, 0, 0, 1 / 7, 1], abs=1e-6)
+
+
+def test_texts_that_share_no_word_have_looks_too():
+    assert looks.features(np.array(["a", "?!", "1234"], dtype=object), np.zeros(3, int)).shape[0] == 3
+
+
+def test_looks_of_texts_are_few_columns_and_the_same_every_time(passages):
+    found = looks.features(passages, np.zeros(1200, int))
+
+    assert found.shape == (1200, 100 + 8 + 1) and np.array_equal(found, looks.features(passages, np.zeros(1200, int)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_of_texts_by_topic_is_an_alarm_and_a_random_one_is_none(passages, seed):
+    draw = np.random.default_rng(seed)
+    some = passages[np.sort(draw.choice(1200, 300, replace=False))]
+    by_topic, at_random = found_in(some, np.zeros(300, int), seed=seed), found_in(some, np.zeros(300, int), draw.permutation(300) < 150, seed=seed)
+
+    assert by_topic["alarm"] and by_topic["auc"]["value"] > 0.7
+    assert not at_random["alarm"] and at_random["auc"]["low"] <= 0.5 <= at_random["auc"]["high"]
+
+
+def test_longer_members_are_an_alarm(passages):
+    """Same words, a third more of them."""
+    draw = np.random.default_rng(0)
+    words = [word for text in passages for word in text.split()]
+    texts = np.array([" ".join(draw.choice(words, 16 if is_member else 12)) for is_member in halves(400)], dtype=object)
+
+    assert found_in(texts, np.zeros(400, int))["alarm"]
+
+
+def test_p_of_random_splits_of_texts_keeps_its_level(passages):
+    p = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        some = passages[draw.choice(1200, 100, replace=False)]
+        p.append(found_in(some, np.zeros(100, int), draw.permutation(100) < 50, seed=seed)["p"])
+
+    assert stats.kstest(p, "uniform").pvalue > 0.01 and min(p) > 0.001
 
 
 def _cifar(folder, name, n):

@@ -10,7 +10,8 @@ from worlds import records
 
 from memleak import plan
 from memleak.designs import Rounds, pool_of, resolve_target, rounds_of
-from memleak.params import LOOP_NEEDS, Recipe, validate
+from memleak.params import LOOP_NEEDS, Dataset, Recipe, recipe_of, validate
+from memleak.params.texts import Text
 
 
 def rounds(target: str | None = None, **changes) -> Rounds:
@@ -249,7 +250,20 @@ CHANGED = {
 
 
 def test_every_field_of_a_recipe_has_a_changed_value_here():
-    assert set(CHANGED) | {"preset", "trainer", "trainer_options"} == set(Recipe.model_fields)
+    assert set(CHANGED) | {"preset", "trainer", "trainer_options"} | {"text"} == set(Recipe.model_fields)  # of texts: below
+
+
+def test_each_field_of_a_model_of_texts_moves_its_path():
+    changed = {"task": "sequence-classification", "layers": 3, "width": 32, "heads": 4, "max_length": 64}
+    beyond = {"checkpoint", "revision", "tokenizer", "lora"}  # these name files: test_language_training
+
+    def name_of(**text: object) -> str:
+        recipe = {"architecture": "gpt2", "epochs": 1, "batch_size": 4, "learning_rate": 0.1, **({"text": text} if text else {})}
+        return plan.PlannedRecipe("r", "d", Dataset(name="python_topics"), recipe_of(recipe)).name
+
+    assert set(changed) | beyond == set(Text.model_fields)
+    assert len({name_of(), *(name_of(**{field: value}) for field, value in changed.items())}) == 1 + len(changed)
+    assert name_of(layers=2) == name_of()  # a field at its default stays out
 
 
 @pytest.mark.parametrize("field", CHANGED)

@@ -102,6 +102,40 @@ def test_a_table_has_a_feature_for_each_column_but_the_label():
     assert forms.samples_of(Columns(age=[1, 2], label=[0, 1]), "mine").inputs.tolist() == [[1], [2]]
 
 
+TEXTS, WORDS = ["one", "two", "three", "four"], ["no", "yes", "no", "yes"]
+SAME_TEXTS = {
+    "a list and words": (TEXTS, WORDS),
+    "an array and numbers": (np.array(TEXTS), np.array([0, 1, 0, 1])),
+    "a series": (pd.Series(TEXTS), pd.Series(WORDS)),
+    "samples": Samples(np.array(TEXTS), np.array([0, 1, 0, 1])),
+    "a table": pd.DataFrame({"label": WORDS, "text": TEXTS, "x": [1, 2, 3, 4]}),
+    "columns": Columns(text=TEXTS, label=[0, 1, 0, 1]),
+    "a list alone": TEXTS,
+    "a pair without labels": (TEXTS, None),
+    "a table without labels": pd.DataFrame({"text": TEXTS}),
+    "columns without labels": Columns(text=TEXTS),
+}
+
+
+@pytest.mark.parametrize("form", SAME_TEXTS)
+def test_every_form_of_texts_gives_the_same(form):
+    samples = data.check(forms.samples_of(SAME_TEXTS[form], "mine"), "mine")
+
+    assert samples.inputs.tolist() == TEXTS and samples.inputs.dtype == object and all(type(text) is str for text in samples.inputs)
+    assert samples.labels.tolist() == ([0] * 4 if "alone" in form or "without" in form else [0, 1, 0, 1])
+    if form in ("a list and words", "a table"):
+        assert samples.class_names == ("no", "yes")
+
+
+def test_what_is_no_text_among_texts_is_named():
+    for wrong, said in ((["one", 2], "record 1 is 2, int"), (["one", None], "record 1 is missing"), (["one", float("nan")], "record 1 is missing")):
+        for found in (wrong, (wrong, [0, 1]), pd.DataFrame({"text": wrong})):
+            with pytest.raises(DataError, match=f"^mine: {said}; expected a text"):
+                data.check(forms.samples_of(found, "mine"), "mine")
+    with pytest.raises(DataError, match="4 texts and 2 labels"):
+        forms.samples_of((TEXTS, [0, 1]), "mine")
+
+
 def test_names_of_classes_are_kept_where_a_data_set_has_them():
     pairs = Pairs(list(IMAGES))
     pairs.classes = ["cat", "dog", "owl"]

@@ -145,7 +145,7 @@ def test_what_does_not_go_together_is_said_in_one_sentence(config, fault):
 def test_parts_and_a_name_of_their_own_exclude_each_other(config):
     config["datasets"]["mine"]["name"] = "digits"
 
-    with pytest.raises(ParamsError, match=r"datasets\.mine: name, source and n belong to each of the parts"):
+    with pytest.raises(ParamsError, match=r"datasets\.mine: name, source, n and column belong to each of the parts"):
         params.validate(config)
 
 

@@ -24,7 +24,7 @@ def test_wrong_names_are_answered(tmp_path):
     (tmp_path / "mine.py").write_text("def load(source): return 'mine'\n")
     for name, expected in (
         ("digitz", "did you mean 'digits'"),
-        ("something", "known: adult, cifar10, cifar100, digits, location30, purchase100, texas100"),
+        ("something", "known: adult, cifar10, cifar100, digits, location30, purchase100, python_topics, python_topics_rest, texas100, text"),
         ("nowhere.py:load", "there is no file nowhere.py"),
         (f"{tmp_path / 'mine.py'}:lod", "has no function 'lod' .did you mean 'load'"),
         ("no_such_module:load", "module no_such_module cannot be imported"),

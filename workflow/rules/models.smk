@@ -1,10 +1,11 @@
-# in: the prepared data; out: results/models/{recipe}/{shard}.safetensors, a few models in one file
+# in: the prepared data, and files of a checkpoint that is trained further; out: results/models/{recipe}/{shard}.safetensors, a few models in one file
 
 
 rule train:
     """Train one shard of models; those that the store holds are adopted."""
     input:
-        lambda w: data_of(w.recipe),
+        data=lambda w: data_of(w.recipe),
+        checkpoint=lambda w: PLAN.recipes[w.recipe].files(),
     output:
         "results/models/{recipe}/{shard}.safetensors",
     log:
@@ -21,5 +22,5 @@ rule train:
             shard_json(PLAN.shards[w.recipe, w.shard])
         ),
     shell:
-        "{PYTHON} -m memleak train --data {input} --recipe {params.recipe:q} --shard {params.shard:q}"
+        "{PYTHON} -m memleak train --data {input.data} --recipe {params.recipe:q} --shard {params.shard:q}"
         " --device {DEVICE} --training {TRAINING:q} --output {output} &> {log}"

@@ -7,6 +7,7 @@ rule query:
     input:
         models="results/models/{recipe}/{shard}.safetensors",
         data=lambda w: data_of(w.recipe),
+        checkpoint=lambda w: PLAN.recipes[w.recipe].files(),
     output:
         "results/signals/{recipe}/{query}/{shard}.parquet",
     log:

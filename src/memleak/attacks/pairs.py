@@ -24,7 +24,7 @@ class Arms:
     round: np.ndarray  # [R]
     in_id: np.ndarray  # [R] model ids
     out_id: np.ndarray  # [R]
-    inside: dict[str, np.ndarray]  # signal -> [R, Q]
+    inside: dict[str, np.ndarray]  # signal -> [R, Q], or of tokens [R, Q, K]
     outside: dict[str, np.ndarray]  # signal -> [R, Q]
 
     def of_role(self, role: str) -> Arms:
@@ -87,4 +87,13 @@ def _lookup(answers: pd.DataFrame, model_ids: np.ndarray, sample_id: int, n_view
     missing = rows.index[rows.isna().any(axis=1)]
     if len(missing):
         raise ArtefactError(f"signals: no answer of model {missing[0][0]} about sample {missing[0][1]}; delete results/signals and run again")
-    return {name: rows[name].to_numpy().reshape(len(model_ids), n_views) for name in signals}
+    return {name: (values := _values(rows[name])).reshape(len(model_ids), n_views, *values.shape[1:]) for name in signals}
+
+
+def _values(column: pd.Series) -> np.ndarray:
+    """A column's values, [rows]; of lists [rows, K], padded: a text has as many tokens in one model's eyes as in another's."""
+    values = column.to_numpy()
+    if values.dtype != object:
+        return values
+    lengths = np.array([len(row) for row in values])
+    return artefacts.padded(np.concatenate(list(values)), lengths, int(lengths.max()))

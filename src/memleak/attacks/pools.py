@@ -131,7 +131,8 @@ def read(
 
 
 def read_signals(paths: Sequence[Path], model_ids: Sequence[str], sample_id: np.ndarray, signals: Sequence[str]) -> dict[str, np.ndarray]:
-    """Signals of models about samples, [M, N, Q] each, read row group by row group."""
+    """Signals of models about samples, [M, N, Q] each, of tokens [M, N, Q, K], read row group by row group."""
+    n_tokens = max((artefacts.read_facts(path).get("n_tokens_max", 0) for path in paths), default=0)
     place, digest = {model: row for row, model in enumerate(model_ids)}, artefacts.sample_digest(sample_id)
     found: dict[str, np.ndarray] = {}
     for path in paths:
@@ -145,7 +146,7 @@ def read_signals(paths: Sequence[Path], model_ids: Sequence[str], sample_id: np.
         if (rows < 0).any():
             raise ArtefactError(f"{path}: model {known[int(rows.argmin())]} is not in the plan, or in two files; delete it and run again")
         start = 0
-        for group in artefacts.row_groups(path, signals):
+        for group in artefacts.row_groups(path, signals, n_tokens):
             for name, values in group.items():
                 block = values.reshape(len(known), -1, facts["n_views"], *values.shape[1:])
                 if name not in found:

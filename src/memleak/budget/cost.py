@@ -154,7 +154,8 @@ class Cost:
     @cached_property
     def shelves(self) -> dict[str, Shelf]:
         digests = {name: provenance.digest(facts["sha256"], 64) if facts and "sha256" in facts else None for name, facts in self.data.items()}
-        return {name: shelf_of(name, digest) for name, digest in digests.items()}
+        begun = {name for name, planned in self.plan.recipes.items() if planned.files()}  # with a checkpoint, whose content is not looked at here
+        return {name: shelf_of(name, None if name in begun else digest) for name, digest in digests.items()}
 
     def n_records(self, recipe: str) -> int | None:
         """Records of a recipe's data set: as prepared, else as declared."""

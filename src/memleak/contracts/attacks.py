@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from memleak import plugins
-from memleak.attacks import AttackError, Evidence
+from memleak.attacks import AttackError, Evidence, Needs
 from memleak.attacks.estimate import turned
 from memleak.attacks.stage import needs_of
-from memleak.contracts import Finding, judged
+from memleak.contracts import Finding, judged, texts
 from memleak.metrics import roc
 from memleak.params import SIGNALS, ParamsError, attack_options, sentences
+from memleak.params.texts import TEXT_SIGNALS, TOKEN_SIGNALS
 from memleak.signals.classifier import all_signals
 
 N_SAMPLES, N_POPULATION, N_CLASSES, N_VIEWS = 1000, 300, 3, 2
@@ -32,17 +34,19 @@ class World:
     is_member: np.ndarray
 
 
-def made(separation: float, n_models: int, seed: int, measured: Collection[str] = ()) -> World:
+def made(separation: float, n_models: int, seed: int, measured: Collection[str] = (), needs: Needs | None = None) -> World:
     """Logits of three classes: that of the label has a level of each record's own, and unit noise; higher by `separation` where trained on.
 
     Models come in twos that trained on complementary halves. The first is the target; its twin is no reference.
     Signals of other names (`measured`) are the margin with noise of their own, turned where a signal falls for members.
+    Where an attack `needs` what language models alone tell, the records are texts.
     """
+    answers = functools.partial(texts.answers, views=needs.views) if needs is not None and texts.are_asked(needs) else _answers
     draw = np.random.default_rng(seed)
     half = np.argsort(draw.random((n_models // 2, N_SAMPLES)), axis=1) < N_SAMPLES // 2
     is_in = np.stack([half, ~half], axis=1).reshape(n_models, N_SAMPLES)
-    signals, label = _answers(separation * is_in[:, :, None], draw)
-    population, population_label = _answers(np.zeros((n_models, N_POPULATION, 1)), draw)
+    signals, label = answers(separation * is_in[:, :, None], draw)
+    population, population_label = answers(np.zeros((n_models, N_POPULATION, 1)), draw)
     for name in measured:
         for said in (signals, population):
             said[name] = turned(said["margin"] + draw.normal(0, 1.0, said["margin"].shape).astype(np.float32), name)
@@ -107,12 +111,12 @@ def check(name: str, options: Mapping[str, Any]) -> Iterator[Finding]:
         raise ParamsError("\n".join(f"{name}: {line}" for line in sentences(error))) from None
     needs, function = needs_of(validated), plugins.function_of("attacks", name)
     n_models = max(LEAST_MODELS, 4 * max(needs.inside, needs.outside) + 4, 2 * needs.references + 2)
-    measured = sorted({*needs.signals, *needs.measured} - {*SIGNALS, "logits"})
-    yield from _laws(function, validated, n_models, measured)
+    yield from _laws(function, validated, n_models, needs)
 
 
-def _laws(function: Callable[[Evidence, Any], np.ndarray], options: BaseModel, n_models: int, measured: Collection[str]) -> Iterator[Finding]:
-    known, silent = made(2.0, n_models, 0, measured), made(0.0, n_models, 1, measured)
+def _laws(function: Callable[[Evidence, Any], np.ndarray], options: BaseModel, n_models: int, needs: Needs) -> Iterator[Finding]:
+    measured = sorted({*needs.signals, *needs.measured} - {*SIGNALS, *TOKEN_SIGNALS, *TEXT_SIGNALS, "logits"})
+    known, silent = made(2.0, n_models, 0, measured, needs), made(0.0, n_models, 1, measured, needs)
     evidence, draw = known.evidence, np.random.default_rng(2)
     before, found = _bytes_of(evidence), []
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from memleak import data, plugins
 from memleak.contracts import Finding, judged
-from memleak.data import Samples, forms
+from memleak.data import Samples, forms, overlap, texts
 from memleak.data.neighbours import content_groups
 
 UNEQUAL = 10  # times as many records in the largest class as in the smallest: fewer are left than an interval per class needs
@@ -31,21 +31,26 @@ def check(name: str, source: str | None = None) -> Iterator[Finding]:
     if first.state == "broken":
         return
     inputs, labels = np.asarray(found[0].inputs), np.asarray(found[0].labels)
+    is_text = texts.is_text(inputs)
     whole = judged("labels are whole numbers from 0", lambda: _not_whole(labels))
     yield whole
-    if whole.state == "kept":
+    if whole.state == "kept" and not (is_text and not labels.any()):  # texts need no labels
         yield judged("there are at least two classes", lambda: "" if len(np.unique(labels)) > 1 else f"all labels are {labels[0]}")
         yield judged("every class has records", lambda: _empty_classes(labels, found[0].class_names), "doubtful")
         yield judged(f"the largest class is at most {UNEQUAL} times the smallest", lambda: _unequal(labels), "doubtful")
-    yield judged("all values are finite", lambda: _not_finite(inputs))
+    if not is_text:
+        yield judged("all values are finite", lambda: _not_finite(inputs))
     yield judged("an audit takes it", lambda: _refused(found[0], name, is_labelled=whole.state == "kept"))
     yield judged("a second call gives the same records in the same order", lambda: _unlike(name, source, found[0]))
-    yield judged("no record is there twice", lambda: _twins(inputs, labels), "doubtful")
+    yield judged("no record is there twice", lambda: _twins(_groups(inputs), labels), "doubtful")
     if inputs.ndim == 4:
         yield judged("images have the range of images", lambda: _unlikely_range(inputs), "doubtful")
 
 
 def _described(samples: Samples) -> str:
+    if texts.is_text(samples.inputs):
+        labelled = f"labels 0 to {samples.labels.max()}" if samples.labels.any() else "without labels"
+        return f"{len(samples.labels)} texts, {labelled}"
     return f"{len(samples.labels)} of shape {samples.inputs.shape[1:]}, {samples.inputs.dtype}"
 
 
@@ -80,7 +85,8 @@ def _not_finite(inputs: np.ndarray) -> str:
 
 def _refused(samples: Samples, name: str, *, is_labelled: bool) -> str:
     """Why an audit would refuse the records, labels aside where these were found wanting already."""
-    labels = samples.labels if is_labelled and len(np.unique(samples.labels)) > 1 else np.arange(len(samples.inputs)) % 2
+    has_classes = len(np.unique(samples.labels)) > 1 or texts.is_text(samples.inputs)
+    labels = samples.labels if is_labelled and has_classes else np.arange(len(samples.inputs)) % 2
     inputs = np.asarray(samples.inputs)
     known_already = inputs.dtype.kind == "f" and not np.isfinite(inputs).all()
     data.check(replace(samples, labels=labels, inputs=np.nan_to_num(inputs) if known_already else inputs), name)
@@ -96,19 +102,25 @@ def _unlike(name: str, source: str | None, first: Samples) -> str:
     differs = (_rows(one[0]) != _rows(other[0])).any(axis=1) | (one[1] != other[1])
     if not differs.any():
         return ""
-    groups = content_groups(np.concatenate([_rows(one[0]), _rows(other[0])])).reshape(2, -1)
+    groups = _groups(np.concatenate([one[0], other[0]])).reshape(2, -1)
     if np.array_equal(*np.sort(groups, axis=1)):
         return f"{int(differs.sum())} of {len(differs)} records stand elsewhere; do not shuffle, or by a fixed seed: a record is known by its place"
     return f"{int(differs.sum())} of {len(differs)} records have another content or label; leave random transforms (crops, flips) out of it"
 
 
 def _rows(inputs: np.ndarray) -> np.ndarray:
-    """Records as rows of bytes, so that NaN equals itself, [N, B]."""
+    """Records as rows of bytes, so that NaN equals itself, [N, B]; texts as they are, [N, 1]."""
+    if texts.is_text(inputs):
+        return inputs[:, None]
     return np.ascontiguousarray(inputs).reshape(len(inputs), -1).view(np.uint8)
 
 
-def _twins(inputs: np.ndarray, labels: np.ndarray) -> str:
-    groups = content_groups(inputs.reshape(len(inputs), -1))
+def _groups(inputs: np.ndarray) -> np.ndarray:
+    """A group for each distinct record, [N]; texts that say the same are one."""
+    return overlap.near_duplicates([str(text) for text in inputs]) if texts.is_text(inputs) else content_groups(_rows(inputs))
+
+
+def _twins(groups: np.ndarray, labels: np.ndarray) -> str:
     n_twins = len(groups) - int(groups.max()) - 1
     if not n_twins:
         return ""

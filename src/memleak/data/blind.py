@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from memleak import randomness
@@ -11,22 +13,26 @@ QUANTILES = (0.05, 0.95)  # of the pixels of a channel
 N_COLUMNS = 256  # of a table; beyond so many, columns are projected
 N_LABELS = 100  # columns for the label; beyond so many classes, several share one
 CHUNK = 2048  # images that are floats at once
+N_DIRECTIONS = 100  # of texts: the main ones of what they say
+N_HASHED = 2**16  # words and pieces of words, before
+N_CHARACTERS = 1000  # of a text, whose words and pieces are looked at; its length and its kinds of characters are of all
 
 
 def features(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Coarse looks of images [n, H, W, C], or columns of tables [n, F], and the label beside them, float32 [n, D].
+    """Coarse looks of images [n, H, W, C] or of texts [n], or columns of tables [n, F], and the label beside them, float32 [n, D].
 
     Of images, of each channel: means of up to 8 x 8 blocks, mean, deviation, a low and a high quantile, sharpness
     (mean absolute Laplacian; of the differences between channels too, which compression coarsens first) and the share
     of saturated pixels. Of tables: the columns, or 256 random projections
-    where there are more. Nothing here knows who is a member.
+    where there are more. Of texts: up to 100 main directions of how often which words, pairs of words and pieces of words
+    occur (TF-IDF), lengths, and shares of kinds of characters. Nothing here knows who is a member.
     """
     x, label = np.asarray(inputs), np.asarray(labels)
     if len(x) != len(label) or len(x) == 0:
         raise ValueError(f"{len(x)} records and {len(label)} labels; as many of each are expected, one or more")
-    if x.ndim not in (2, 4):
-        raise ValueError(f"inputs have shape {x.shape}; expected images [n, H, W, C] or a table [n, F]")
-    looks = _table(x) if x.ndim == 2 else _images(x)
+    if x.ndim not in (2, 4) and x.dtype != object:
+        raise ValueError(f"inputs have shape {x.shape}; expected images [n, H, W, C], a table [n, F] or texts [n]")
+    looks = {1: _texts, 2: _table, 4: _images}[x.ndim](x)
     if not np.isfinite(looks).all():
         raise ValueError(f"{int((~np.isfinite(looks)).any(axis=1).sum())} of {len(x)} records have missing or infinite values; fill or drop them")
     return np.hstack([looks, _labels(label)])
@@ -72,6 +78,46 @@ def _table(columns: np.ndarray) -> np.ndarray:
     weights = randomness.generator(0, "blind projection", x.shape[1]).normal(size=(x.shape[1], N_COLUMNS))
     weights /= (np.where(deviation > 0, deviation, 1.0) * np.sqrt(x.shape[1]))[:, None]
     return np.asarray((x - x.mean(axis=0, dtype=np.float64).astype(np.float32)) @ weights.astype(np.float32))
+
+
+def _texts(texts: np.ndarray) -> np.ndarray:
+    """Looks of texts, [n, D]: what they say, and how they are written."""
+    return np.hstack([_said(texts), np.array([_written(text) for text in texts], dtype=np.float32)])
+
+
+def _said(texts: np.ndarray) -> np.ndarray:
+    """The main directions of the texts' words, pairs of words, and pieces of words of 3 to 5 characters, [n, D]: of all texts, whoever is a member."""
+    from scipy.sparse import hstack
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+    from tqdm import tqdm
+
+    options = {"n_features": N_HASHED, "alternate_sign": False, "norm": None, "dtype": np.float32}
+    found = []
+    for analyzer, sizes in (("word", (1, 2)), ("char_wb", (3, 5))):
+        counts = HashingVectorizer(analyzer=analyzer, ngram_range=sizes, token_pattern=r"\w+", **options).transform(
+            text[:N_CHARACTERS] for text in tqdm(texts, f"looks of texts, {analyzer}", unit="text", delay=3, disable=None)
+        )
+        often = counts[:, np.flatnonzero(counts.getnnz(axis=0) > 1)]  # what stands in one text alone tells it from no others
+        found.append(TfidfTransformer(sublinear_tf=True).fit_transform(often) if often.shape[1] else often)
+    weighted = hstack(found).tocsr()
+    n = min(N_DIRECTIONS, weighted.shape[0] - 1, weighted.shape[1] - 1)
+    if n < 1:
+        return np.zeros((len(texts), 0), dtype=np.float32)
+    return np.asarray(TruncatedSVD(n, random_state=0).fit_transform(weighted).astype(np.float32))
+
+
+def _written(text: str) -> list[float]:
+    """Log of bytes and of words, mean length of a word; shares of digits, capitals, punctuation, line breaks and of characters beyond ASCII."""
+    words, n = text.split(), max(1, len(text))
+    n_of = [
+        sum(map(str.isdigit, text)),
+        sum(map(str.isupper, text)),
+        len(re.findall(r"[^\w\s]", text)),
+        text.count("\n"),
+        len(re.findall(r"[^\x00-\x7f]", text)),
+    ]
+    return [np.log1p(len(text.encode())), np.log1p(len(words)), sum(map(len, words)) / max(1, len(words)), *(count / n for count in n_of)]
 
 
 def _labels(labels: np.ndarray) -> np.ndarray:

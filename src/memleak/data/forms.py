@@ -3,6 +3,7 @@
 The forms: `memleak.data.Samples`; a pair (inputs, labels) of arrays or tensors; a data set as torch has them, of pairs
 (x, y); a table of pandas with the column `label`; a data set of Hugging Face's `datasets`. Images end as uint8
 [N, H, W, C] where they are stored so, and otherwise as float32 [N, H, W, C]: what the user's transforms made of them.
+Texts are a list of them, with labels beside it or not, or the column `text` of a table or of a data set of Hugging Face's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from memleak.data import DataError, Samples
+from memleak.data import DataError, Samples, texts
 
 LABEL = "label"  # the column of a table
 IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "fine_label")
@@ -25,7 +26,7 @@ QUIET_SECONDS = 3  # a bar is shown where decoding takes longer
 _CHANNELS = (1, 3)
 _WANTED = (
     "get_dataset must return memleak.data.Samples, a pair (inputs, labels) of arrays, a data set of pairs (x, y) as torch has them, "
-    "a pandas table with the column label, or a data set of Hugging Face's"
+    "a pandas table with the column label or text, a data set of Hugging Face's, or a list of texts"
 )
 
 
@@ -56,15 +57,18 @@ def _arguments(function: Callable[..., Any], source: str | None, name: str) -> t
 def samples_of(found: Any, name: str) -> Samples:
     """The records that a data set's function returned, in whatever form. Raises DataError for what is none."""
     if isinstance(found, Samples):
-        return replace(found, inputs=_inputs(found.inputs, name), labels=_labels(found.labels, name))
+        inputs = texts.array_of(found.inputs) if texts.is_text(found.inputs) else _inputs(found.inputs, name)
+        return replace(found, inputs=inputs, labels=_labels(found.labels, name))
     if found is None:
         raise DataError(f"{name}: it returned None; is `return` missing? {_WANTED}")
     if isinstance(found, pd.DataFrame):
         return _of_table(found, name)
     if hasattr(found, "column_names"):
         return _of_columns(found, name)
-    if isinstance(found, tuple) and len(found) == 2:
+    if isinstance(found, tuple) and len(found) == 2 and not isinstance(found[0], str):
         return _of_pair(*found, name)
+    if texts.is_text(found):
+        return _of_texts(found, None, name)
     if hasattr(found, "__len__") and hasattr(found, "__getitem__") and not isinstance(found, (Mapping, str, bytes, tuple)) and not _is_array(found):
         return _of_items(found, name)
     raise DataError(f"{name}: it returned {_what(found)}; {_WANTED}")
@@ -99,7 +103,17 @@ def _array(found: Any) -> np.ndarray:
 # -- pairs of arrays ----------------------------------------------------------------------------------------------
 
 
+def _of_texts(found: Any, labels: Any, name: str) -> Samples:
+    """Texts, and the label of each, a number or a word; or none."""
+    if labels is not None and len(labels) != len(found):
+        raise DataError(f"{name}: {len(found)} texts and {len(labels)} labels; as many of each are expected")
+    codes, names = texts.labels_of(labels, len(found), name)
+    return Samples(texts.array_of(found), codes, names)
+
+
 def _of_pair(inputs: Any, labels: Any, name: str) -> Samples:
+    if texts.is_text(inputs):
+        return _of_texts(inputs, labels, name)
     for part in (inputs, labels):
         if not _is_array(part) and not isinstance(part, (list, tuple, pd.DataFrame, pd.Series)):
             raise DataError(f"{name}: it returned a pair with {_what(part)} in it; {_WANTED} (one data set: others are parts of their own)")
@@ -154,7 +168,9 @@ def _labels(found: Any, name: str) -> np.ndarray:
 
 
 def _of_table(table: pd.DataFrame, name: str) -> Samples:
-    """Records of a table: every column but `label` is a feature."""
+    """Records of a table: texts of its column `text`, or features, which every column but `label` is."""
+    if texts.COLUMN in table and not pd.api.types.is_numeric_dtype(table[texts.COLUMN]):
+        return texts.of_table(table, name)
     if LABEL not in table:
         raise DataError(f"{name}: the table has the columns {_listed(table.columns)}; rename the one with the classes to label")
     features = table.drop(columns=LABEL)
@@ -173,11 +189,12 @@ def _of_columns(found: Any, name: str) -> Samples:
         raise DataError(f"{name}: it returned several splits ({_listed(found)}); return one, such as dataset['{next(iter(found), 'train')}']")
     columns = list(found.column_names or ())
     image, label = (next((column for column in known if column in columns), None) for known in (IMAGE_COLUMNS, LABEL_COLUMNS))
-    if label is None:
-        raise DataError(f"{name}: the data set has the columns {_listed(columns)}; expected image and label, or features and label")
+    if label is None and texts.COLUMN not in columns:
+        raise DataError(f"{name}: the data set has the columns {_listed(columns)}; expected image and label, features and label, or text")
     names = tuple(getattr((getattr(found, "features", None) or {}).get(label), "names", None) or ())
     if image is None:
-        return replace(_of_table(found.to_pandas().rename(columns={label: LABEL}), name), class_names=names)
+        of_table = _of_table(found.to_pandas().rename(columns={label: LABEL}), name)
+        return replace(of_table, class_names=names or of_table.class_names)
     rows = (found[i] for i in range(len(found)))  # each decodes its image
     return replace(_decoded(((row[image], row[label]) for row in rows), len(found), name), class_names=names)
 

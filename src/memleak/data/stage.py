@@ -35,7 +35,7 @@ def plan(data_path: Path, audit: dict[str, Any], output: Path, samples_output: P
     known = columns.of_audit(dataset, audit.get("slices", ()), f"audits.{audit['audit']}.slices")
     samples = pd.concat([_samples(roster, dataset, known, is_population=name == "population") for name, roster in rosters])
     described = {key: dataset.facts[key] for key in ("name", "n", "n_classes", "shape", "class_names", "licence", "n_groups")}
-    described |= {key: dataset.facts[key] for key in ("unit",) if key in dataset.facts}
+    described |= {key: dataset.facts[key] for key in ("unit", "kind", "labelled", "vocabulary", "n_near_duplicates") if key in dataset.facts}
     facts = audit | {"targets": _targets(design, audit["seed"], dataset), "data": described, "n_samples": n_samples}
     if isinstance(design, params.Given):
         given = next(audited(asked, dataset) for asked in audit["asked"] if asked["samples"] == "given")

@@ -64,6 +64,7 @@ def models_found(plan: dict[str, Any], models: Sequence[dict[str, Any]], allow_m
     summary = _summary(given or models, plan["data"]["n_classes"]) | {"mixed": list(mixed)}  # what the models differ in, though they should not
     if given:
         summary["given"] = {key: given[0].get(key) for key in ("form", "name", "weights", "output", "sha256", "device", "is_repeatable")}
+        summary["given"] |= {"reference": given[0]["reference"]} if given[0].get("reference") else {}
         summary["references"] = _summary(trained, plan["data"]["n_classes"]) if trained else None
     return summary
 
@@ -73,7 +74,7 @@ def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[st
     counted = Counter((model.get("device", "unknown"), model.get("torch", "unknown"), model["engine"]) for model in models)
     accuracy = {part: _spread([model.get(f"{part}_accuracy") for model in models]) for part in ("train", "test")}
     train, test = accuracy["train"], accuracy["test"]
-    private = [model["dp"] for model in models if model.get("dp")]
+    private, of_tokens = [model["dp"] for model in models if model.get("dp")], any(model.get("of_tokens") for model in models)
     return {
         "n": len(models),
         "n_train": int(models[0]["n_train"]),
@@ -82,7 +83,7 @@ def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[st
             {"n": n, "device": device, "torch": torch, "engine": engine}
             for (device, torch, engine), n in sorted(counted.items(), key=lambda item: (-item[1], item[0]))
         ],
-        "chance": 1 / n_classes if n_classes else None,
+        "chance": 1 / n_classes if n_classes and not of_tokens else None,
         "train_accuracy": accuracy["train"],  # low and high: the middle 95 % of the models
         "test_accuracy": accuracy["test"],
         "generalisation_gap": train["value"] - test["value"] if train and test else None,
@@ -90,6 +91,7 @@ def _summary(models: Sequence[dict[str, Any]], n_classes: int | None) -> dict[st
         "test_loss": _mean([model.get("test_loss") for model in models]),
         "loss_curve": _mean_curve(models, "loss_curve"),
         "accuracy_curve": _mean_curve(models, "accuracy_curve"),
+        **({"of_tokens": True, "n_truncated": int(max(model.get("n_truncated", 0) for model in models))} if of_tokens else {}),  # accuracy, losses
         **({"dp": max(private, key=lambda facts: facts["epsilon"])} if private else {}),  # of the model that promises least
     }
 

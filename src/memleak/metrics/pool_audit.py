@@ -110,8 +110,8 @@ def measure(
         "attacks": attacks,
         "comparison": compare.against_headline(own, headline, audit.truth, audit.unit, audit.group) if len(own) > 1 else {},
         "agreement": {name: calibration.agreement(own[headline], scores, audit.unit) for name, scores in own.items() if name != headline},
-        "classes": None  # of canaries that are gradients
-        if plan["design"].get("space") == "gradient"
+        "classes": None  # of canaries that are gradients, and of texts without labels
+        if plan["design"].get("space") == "gradient" or plan["data"]["n_classes"] == 1
         else pooled.per_class(own[headline], audit.truth, samples["label"].to_numpy(), audit.unit, audit.group),
         # of a balanced audit the scores are made with equal counts, and those of a given model's references are equal
         "controls": {"null": worst(nulls), "count": None if is_balanced or audit.models.is_given else worst(audit.counts(n_references))},

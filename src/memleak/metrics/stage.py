@@ -138,7 +138,7 @@ def measure(
 ) -> dict[str, Any]:  # fmt: skip
     """Write the audit's metrics (JSON), exposure by record, ROC points with their band, and as CSV the ROC for DVC and who is exposed."""
     plan, thresholds = artefacts.read_facts(plan_path), {path.stem: artefacts.read_json(path) for path in threshold_paths}
-    models = [model for path in signal_paths for model in artefacts.read_facts(path)["models"]]
+    models = [model for path in signal_paths for model in _models_of(artefacts.read_facts(path))]
     if plan["design"]["kind"] == "pairs":
         metrics, exposure, curves = _measure_pairs(plan_path, signal_paths, thresholds, score_paths, decisions_path, headline, models)
         exposed = _exposed_targets(metrics)
@@ -161,6 +161,11 @@ def measure(
         exposed.to_csv(temporary, index=False)
     artefacts.write_json(metrics_output, metrics)
     return metrics
+
+
+def _models_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models that a file of signals speaks of, and whether they tell tokens, which have no chance level, instead of classes."""
+    return [model | ({"of_tokens": True} if "n_tokens_max" in facts else {}) for model in facts["models"]]
 
 
 def _measure_pairs(

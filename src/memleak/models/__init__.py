@@ -6,14 +6,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from memleak import plugins
 from memleak.params import Recipe
 
+if TYPE_CHECKING:
+    from memleak.data import Dataset
+
 
 class ModelError(ValueError):
     """An architecture that does not fit the data; the text says what it expects."""
+
+
+def build_for(dataset: Dataset, recipe: Recipe, seed: int, device: torch.device) -> torch.nn.Module:
+    """A network for a data set: of its shape and classes, or for its texts."""
+    if not recipe.reads_texts:
+        return build(recipe, dataset.shape, dataset.n_classes, seed, device)
+    from memleak.models import language  # it needs what stands here
+
+    return language.build(recipe, dataset, seed, device)
 
 
 def build(recipe: Recipe, shape: tuple[int, ...], n_classes: int, seed: int, device: torch.device) -> torch.nn.Module:

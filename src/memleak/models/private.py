@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import torch
 from torch import nn
@@ -64,11 +65,12 @@ def check_supported(network: nn.Module, architecture: str) -> None:
             )
 
 
-def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str) -> None:
+def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str, tokens: torch.Tensor | None = None) -> None:
     """Raise ModelError where a record's gradient depends on the batch that it is in, so that clipping bounds nothing.
 
     What a user's `forward` does between known layers is seen only so: gradients of each of three records in one batch,
-    by Opacus, against those of the record alone. In float64, without dropout's draws.
+    by Opacus, against those of the record alone. In float64, without dropout's draws. `tokens` are three texts, for a network
+    that reads them.
     """
     from opacus import GradSampleModule
 
@@ -78,10 +80,14 @@ def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str) -
             module.p = 0.0
         if hasattr(module, "probability"):  # CounterDropout
             module.probability = 0.0  # type: ignore[assignment]
-    one = shape if len(shape) == 1 else (shape[2], *shape[:2])
     draw = torch.Generator().manual_seed(0)
-    inputs = torch.randn(3, *one, generator=draw, dtype=torch.float64).to(next(copy.parameters()).device)
-    check_buffers(copy, inputs, architecture)
+    if tokens is None:
+        one = shape if len(shape) == 1 else (shape[2], *shape[:2])
+        inputs = torch.randn(3, *one, generator=draw, dtype=torch.float64).to(next(copy.parameters()).device)
+        check_buffers(copy, inputs, architecture)
+        inputs.requires_grad_()
+    else:
+        inputs = tokens
     weights = {name: weight for name, weight in copy.named_parameters() if weight.requires_grad}
     with torch.no_grad():
         for weight in weights.values():
@@ -89,9 +95,10 @@ def check_alone(network: nn.Module, shape: tuple[int, ...], architecture: str) -
                 0.1 * torch.randn(weight.shape, generator=draw, dtype=torch.float64).to(weight)
             )  # a head that begins at 0 hides all before it
     alone = [torch.autograd.grad(copy(record[None]).square().sum(), list(weights.values()), allow_unused=True) for record in inputs]
+    warnings.filterwarnings("ignore", "Full backward hook is firing when gradients are computed")  # tokens have no gradient
     try:
         hooked = GradSampleModule(copy, loss_reduction="sum")
-        hooked(inputs.requires_grad_()).square().sum().backward()
+        hooked(inputs).square().sum().backward()
     except Exception as error:  # whatever the user's code says to what Opacus does with it
         said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise ModelError(

@@ -32,6 +32,7 @@ from memleak.params.designs import (
     Targets,
     check_sizes,
 )
+from memleak.params.language import check_texts
 from memleak.params.options import attack_options, plugin_options, sentences
 from memleak.params.recipes import IDLE, LOOP_NEEDS, OWN_TRAINER, PRESETS, Recipe, Training
 from memleak.params.sweeps import NONE, Sweep, Variant, expand
@@ -75,6 +76,7 @@ class Params(Frozen):
             if audit.dataset is None:
                 continue
             recipe = self.recipes[audit.recipe] if audit.recipe else None
+            check_texts(f"audits.{audit_id}", audit, recipe, self.datasets[audit.dataset])
             if recipe is not None:
                 _check_private(f"audits.{audit_id}", audit, recipe)
             if recipe is not None and recipe.reserve:

@@ -14,6 +14,7 @@ from memleak.params.base import Frozen, Id, Probability
 from memleak.params.designs import Canaries, Design, Given, Halves, Imported, Pairs, ReferenceHalves, Shadows
 from memleak.params.options import attack_options, check_plugin, sentences
 from memleak.params.sweeps import Sweep
+from memleak.params.texts import TEXT_SIGNALS, TOKEN_SIGNALS
 
 SIGNALS = ("margin", "loss", "confidence", "entropy", "modified_entropy", "is_correct")  # what every model that gives logits tells
 ALIGNMENT = "alignment"  # what is known of canaries that are gradients, and of nothing else
@@ -126,7 +127,7 @@ class Audit(Frozen):
         needs = getattr(options, "needs", None)
         if needs is not None and needs.fits and isinstance(self.design, Pairs):
             raise ValueError(f"{where}: it fits a rule over many records, and a pairs audit is about one at a time; use the design halves")
-        if needs is not None and needs.population and (lacking := _population_lacks(self.design)):
+        if needs is not None and needs.population and (lacking := population_lacks(self.design)):
             raise ValueError(f"{where}: a population is needed, {lacking}")
         if isinstance(self.design, Pairs):
             if references is not None:
@@ -162,7 +163,7 @@ class Audit(Frozen):
     def _check_signals(self, where: str, options: BaseModel) -> None:
         """Refuse attacks that read what is neither a signal of ours nor declared, or what a given model does not tell."""
         needs = getattr(options, "needs", None)
-        known = {*SIGNALS, "logits", *self.signals, *(needs.measured if needs else ())}
+        known = {*SIGNALS, *TOKEN_SIGNALS, *TEXT_SIGNALS, "logits", *self.signals, *(needs.measured if needs else ())}
         for name in needs.signals if needs else ():
             if name == ALIGNMENT and name not in known:
                 raise ValueError(f"{where}: {ALIGNMENT} is known of canaries that are gradients alone; use the design canaries with space: gradient")
@@ -270,7 +271,7 @@ def _check_alignment(where: str, options: BaseModel) -> None:
         )
 
 
-def _population_lacks(design: Design) -> str | None:
+def population_lacks(design: Design) -> str | None:
     """Why a design has no records outside every training set; None where it has some."""
     match design:
         case Given() if design.population is None:

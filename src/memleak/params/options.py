@@ -65,7 +65,7 @@ def sentences(error: pydantic.ValidationError) -> list[str]:
             what = "a kind of references" if known is REFERENCE_KINDS else "a design"
             text, shown = f"kind: {f'{found!r} is not {what}' if found else 'is missing'}{plugins.nearest(str(found or ''), list(known))}", ""
         if fault["type"] == "string_pattern_mismatch" and "views" in fault["loc"]:
-            text = "a view is identity, flip, shift-N, flip-shift-N or rotate-N (1 to 45 degrees)"
+            text = "a view is identity, flip, shift-N, flip-shift-N or rotate-N (1 to 45 degrees); of texts identity, lowercase, neighbours-N or prefix-N (1 to 9)"
         elif fault["type"] == "string_pattern_mismatch":
             text, shown = "an id has small letters, digits and '-' only, and begins with a letter or digit", f", found {given!r}"
         lines.append(f"{place}: {text}{shown}".removeprefix(": "))

@@ -24,25 +24,26 @@ IDLE_FOR_TEXTS = (  # fields of a recipe that change nothing for texts
 class Lora(Frozen):
     """Train low-rank additions to some of the linear layers, and nothing else (Hu et al. 2022)."""
 
-    rank: int = Field(8, gt=0)
-    alpha: float = Field(16.0, gt=0, description="the additions are scaled by alpha / rank")
-    targets: tuple[str, ...] = Field((), description="ends of the names of layers (default: all linear layers of the blocks)")
+    rank: int = Field(default=8, gt=0)
+    alpha: float = Field(default=16.0, gt=0, description="the additions are scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(default=(), description="ends of the names of layers (default: all linear layers of the blocks)")
 
 
 class Text(Frozen):
     """What a model of texts is made of."""
 
-    checkpoint: str | None = Field(None, description="a folder with config.json and weights, or a name on the Hugging Face hub")
-    revision: str | None = Field(None, description="commit of a checkpoint on the hub")
+    checkpoint: str | None = Field(default=None, description="a folder with config.json and weights, or a name on the Hugging Face hub")
+    revision: str | None = Field(default=None, description="commit of a checkpoint on the hub")
     tokenizer: str | None = Field(
-        None, description="a folder, a tokenizer.json, or a name on the hub (default: the checkpoint's, or one trained on the data set's texts)"
+        default=None,
+        description="a folder, a tokenizer.json, or a name on the hub (default: the checkpoint's, or one trained on the data set's texts)",
     )
-    task: Literal["causal-lm", "sequence-classification"] = Field("causal-lm", description="to go on with a text, or to tell its label")
-    layers: int = Field(2, gt=0, description="of gpt2")
-    width: int = Field(64, gt=0, description="of gpt2")
-    heads: int = Field(2, gt=0, description="of gpt2")
-    max_length: int = Field(128, gt=1, description="tokens of a text that are read, the first ones")
-    lora: Lora | None = Field(None, description="train low-rank additions instead of all weights")
+    task: Literal["causal-lm", "sequence-classification"] = Field(default="causal-lm", description="to go on with a text, or to tell its label")
+    layers: int = Field(default=2, gt=0, description="of gpt2")
+    width: int = Field(default=64, gt=0, description="of gpt2")
+    heads: int = Field(default=2, gt=0, description="of gpt2")
+    max_length: int = Field(default=128, gt=1, description="tokens of a text that are read, the first ones")
+    lora: Lora | None = Field(default=None, description="train low-rank additions instead of all weights")
 
     @model_validator(mode="after")
     def _goes_together(self) -> Text:

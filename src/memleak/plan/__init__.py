@@ -28,7 +28,7 @@ from memleak.params import (
 )
 from memleak.plan.audits import PlannedAudit, attack_code
 from memleak.plan.models import PlannedModel, PlannedRecipe, prepared_name, prepared_path, recipe_code
-from memleak.plan.queries import Query, step
+from memleak.plan.queries import Query, shots_of, step
 from memleak.plan.sweeps import PlannedSweep
 
 __all__ = [
@@ -94,6 +94,7 @@ def _audit(audit_id: str, audit: Audit, params: Params) -> PlannedAudit:
             query = Query(
                 "given", params.seed, audit.views, members=design.members, non_members=design.non_members,
                 others=design.references.pool if design.references else (), overlap=design.overlap, sample=design.sample,
+                shots=shots_of(design, audit.views),
             )  # fmt: skip
             shards = [(shard, query) for shard in _references(design, params)]
         case Imported():
@@ -132,7 +133,7 @@ def _check_imported(where: str, design: Imported, audit: Audit) -> None:
 
 def _population_query(design: Design, audit: Audit, params: Params, recipe: PlannedRecipe | None) -> Query:
     if isinstance(design, Given) and design.population is not None:
-        return Query("population", params.seed, audit.views, parts=(design.population,))
+        return Query("population", params.seed, audit.views, parts=(design.population,), shots=shots_of(design, audit.views))
     assert isinstance(design, (Pairs, Halves, Canaries))
     reserve = (recipe.recipe.reserve or None) if recipe else None
     return Query("population", params.seed, audit.views, pool=design.pool, n=design.population, reserve=reserve)

@@ -9,7 +9,7 @@ from memleak import plugins, provenance
 from memleak.designs import Shard, shard_json
 from memleak.params import OWN_TRAINER, Audit, Dataset, Given, Imported, Pairs, attack_options, plugin_code
 from memleak.plan.models import PlannedModel, PlannedRecipe, prepared_path
-from memleak.plan.queries import Query, step
+from memleak.plan.queries import Query, shots_of, step
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class PlannedAudit:
         return replace(
             query,
             views=views,
+            shots=shots_of(self.audit.design, views),
             logits=True if "logits" in needs.signals else None,
             signals=tuple(step("signals", entry, column=column) for column, entry in own.items()),
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 from memleak import provenance
-from memleak.params import SIGNALS_VERSION, plugin_code, plugin_options
+from memleak.params import SIGNALS_VERSION, Design, Given, plugin_code, plugin_options
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Query:
     canaries: int | None = None
     mislabelled: bool | None = None
     space: str | None = None  # gradient: of canaries that are no records
+    shots: str | None = None  # part of a given model's data set that the texts of a prefix are taken from; else they are those outside the pool
     reserve: int | None = None  # records that training took, which the population is without
     members: str | None = None  # part of the data set that a given model was trained on
     non_members: str | None = None
@@ -51,6 +52,11 @@ class Query:
 
     def canonical_json(self) -> str:
         return provenance.canonical_json(self.facts)
+
+
+def shots_of(design: Design, views: Sequence[str]) -> str | None:
+    """Where the texts of a prefix come from, if some view has one and the design has no pool that leaves them."""
+    return design.population if isinstance(design, Given) and any(view.startswith("prefix") for view in views) else None
 
 
 def step(room: str, entry: Mapping[str, Any], **known: str) -> str:

@@ -84,9 +84,11 @@ def training(metrics: dict[str, Any]) -> Figure:
         accuracy = models[f"{part}_accuracy"]
         right.axhline(accuracy["value"], color=colour, lw=1, label=f"{part}, at the end: {accuracy['value']:.3f}")
         right.axhspan(accuracy["low"], accuracy["high"], color=colour, alpha=0.12, lw=0)
-    right.axhline(models["chance"], color=FAINT, lw=1, ls=":", label="chance")
-    right.set(ylabel="accuracy", ylim=(0, 1.03))
-    right.set_title(f"Accuracy, mean of {models['n']} models")
+    if models["chance"] is not None:
+        right.axhline(models["chance"], color=FAINT, lw=1, ls=":", label="chance")
+    what = "token accuracy" if models.get("of_tokens") else "accuracy"
+    right.set(ylabel=what, ylim=(0, 1.03))
+    right.set_title(f"{what.capitalize()}, mean of {models['n']} models")
     right.legend(fontsize=8, loc="lower right")
     return figure
 

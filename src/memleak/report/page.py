@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -186,6 +186,11 @@ def frontier_page(sweep: dict[str, Any], figures: dict[str, str]) -> tuple[str, 
         figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
     )
     return html, f"{sweep['sweep']}: {found.state}. {' '.join([*found.alarms, found.sentence])}"
+
+
+def rendered(template: str, figures: Mapping[str, str], **shown: Any) -> str:
+    """A page from a template of this room; figures (SVG by name) become parts of it."""
+    return _ENVIRONMENT.get_template(template).render(figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()}, **shown)
 
 
 def index_page(metrics: list[dict[str, Any]], sweeps: Sequence[dict[str, Any]] = ()) -> str:

@@ -19,17 +19,28 @@ WIDTH = 120
 SHOWN_FPR = 0.01  # of the TPR beside each AUC
 DESCRIPTIONS = {
     "base": "Compares the model's confidence in a record with the average likelihood of it under reference models.",
+    "dc_pdd": "Says member of texts whose tokens the model finds likelier than their frequency alone would make them.",
     "difficulty": "Takes from the model's loss on a record how hard reference models find it.",
+    "ez": "Weighs, at the tokens that the model gets wrong, what it gained on a model that never saw the text against what it lost.",
     "label_only": "Asks for labels alone: a record that was trained on stays right when it is turned, moved or disturbed.",
     "lira": "Asks whether the model's margin on a record looks like that of models trained with it or without it.",
+    "lowercase": "Says member of texts that the model finds much less likely once their capitals are gone.",
     "meta": "A classifier reads all signals of a record at once; it learned from reference models how members look.",
+    "min_k": "Says member of texts that surprise the model little even at the tokens that surprise it most.",
+    "neighbourhood": "Says member of texts that the model finds likelier than copies in which a few words were exchanged.",
     "population": "Says member where the model does better on a record than on records of the same kind that it never saw.",
     "range": "Looks at a record and its neighbourhood: members are recognised by what lies around them, too.",
+    "recall": "Says member of texts that the model finds less likely after {shots} texts that it was not trained on.",
     "reference": "Says member where the model does better on a record than reference models that never saw it.",
+    "reference_model": "Says member of texts that the model finds likelier than a model does that never saw them.",
     "rmia": "Compares the record's likelihood ratio, model against references, with that of many other records.",
     "shadow": "A classifier learned from shadow models how the posteriors of members differ from those of other records.",
+    "surp": "Says member of texts in which few tokens are unlikely where the model is sure of another.",
     "threshold": "Says member where the model's {signal} on a record is better than a threshold.",
+    "token": "Says member of texts at whose tokens the model is surest, by their {statistic}.",
     "top_k": "A classifier learned from one shadow model how the {k} largest posteriors look of records trained on.",
+    "wbc": "Counts in how many short stretches of a text the model does better than a model that never saw it.",
+    "zlib": "Compares how likely the model finds a text with how well it compresses.",
 }
 ALIGNMENT = "Says member where the noisy gradients of training point to the canary."
 CORRECTNESS = "Says member of every record that the model classifies correctly, and of no other."
@@ -51,6 +62,12 @@ RECOMMENDATIONS = {
         "it narrows the gap that simple attacks use, and records unlike all others may stay exposed. Audit again, by the strongest attack."
     ),
 }
+
+NOT_FOR_TEXTS = ("Confidence masking", "Knowledge distillation")  # there are no few classes, and no records that are known to be harmless
+DEDUPLICATION = (
+    "Remove texts that stand in the training set more than once, wholly or nearly: what is seen often is learnt by heart. It costs little. "
+    "Audit again, with the texts that were found."
+)
 
 
 @dataclass(frozen=True)
@@ -111,13 +128,11 @@ def _wrap(line: str) -> list[str]:
 def _models(metrics: dict[str, Any], params: dict[str, Any]) -> Iterator[str]:
     models, given = metrics["models"], metrics["models"].get("given")
     name = _model_name(given) if given else f"{models['n']} models ({_recipe_name(metrics, params)})"
-    known = [f"{key}: {_accuracy(models[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
-    yield f"- name: {name}, {', '.join(known)}"
+    yield f"- name: {name}, {_accuracies(models)}"
     yield from (f"  {sentence}" for sentence in pool.privacy_sentences(models))
     references = models.get("references")
     if references:
-        known = [f"{key}: {_accuracy(references[part])}" for key, part in (("train_acc", "train_accuracy"), ("test_acc", "test_accuracy"))]
-        yield f"- name: {references['n']} reference model{'s' if references['n'] != 1 else ''}, {', '.join(known)}"
+        yield f"- name: {references['n']} reference model{'s' if references['n'] != 1 else ''}, {_accuracies(references)}"
 
 
 def _model_name(given: Mapping[str, Any]) -> str:
@@ -127,6 +142,12 @@ def _model_name(given: Mapping[str, Any]) -> str:
 def _recipe_name(metrics: dict[str, Any], params: dict[str, Any]) -> str:
     recipe = metrics.get("recipe") or (params.get("entry") or {}).get("recipe")
     return str(recipe["name"] if isinstance(recipe, Mapping) and "name" in recipe else recipe)
+
+
+def _accuracies(models: Mapping[str, Any]) -> str:
+    """Of language models how often the next token is the likeliest."""
+    what = "token_acc" if models.get("of_tokens") else "acc"
+    return ", ".join(f"{part}_{what}: {_accuracy(models[f'{part}_accuracy'])}" for part in ("train", "test"))
 
 
 def _accuracy(found: Mapping[str, Any] | None) -> str:
@@ -154,7 +175,7 @@ def _description(attack: Mapping[str, Any]) -> str:
         return ALIGNMENT
     options = {key: str(value).replace("_", " ") for key, value in (attack.get("options") or {}).items()}
     known = DESCRIPTIONS.get(attack["name"], f"An attack of the user's own ({attack['name']}).")
-    return known.format_map({"signal": "loss", "k": "3"} | options)
+    return known.format_map({"signal": "loss", "k": "3", "shots": "4", "statistic": "log rank"} | options)
 
 
 def _is_correctness(attack: Mapping[str, Any]) -> bool:
@@ -231,7 +252,13 @@ def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping
         yield f"LOW: {', '.join(low)}."
     if (risky or undecided) and not pool.has_gradients(metrics):
         yield "What may help. Nothing here is a promise: each costs something, and what it brings must be measured by another audit."
-        yield from (f"- {name}: {what}" for name, what in RECOMMENDATIONS.items())
+        yield from (f"- {name}: {what}" for name, what in _recommendations(metrics).items())
+
+
+def _recommendations(metrics: dict[str, Any]) -> dict[str, str]:
+    if not metrics["models"].get("of_tokens"):
+        return RECOMMENDATIONS
+    return {name: what for name, what in RECOMMENDATIONS.items() if name not in NOT_FOR_TEXTS} | {"Deduplication": DEDUPLICATION}
 
 
 def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:

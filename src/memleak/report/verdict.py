@@ -12,6 +12,7 @@ a false alarm, some are recognised nearly always.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,11 @@ from memleak.report import pool
 
 LOOK_AT = "Clipping, noise, sampling or the accounting is not what the claim takes it to be."
 FITS = 0.90  # a model with a lower train accuracy does not fit its data
+WITH_CHECKPOINT = ("ez", "reference_model", "wbc")  # attacks that compare with another checkpoint
+RISK_FPR = 0.01  # of the TPR in the risk score
+ENOUGH = 100  # non-members without whom nothing is said of that rate
+FEW = 20  # members, or non-members, below which an audit of texts grades nothing
+LEVELS = ((10.0, "low"), (30.0, "moderate"), (60.0, "high"), (100.0, "critical"))  # the lower end of the risk score lies below
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,35 @@ class Verdict:
     sentence: str
     notes: tuple[str, ...]
     is_refused: bool = False  # no figure of the audit can be believed; not a mere lack of a threshold
+
+
+@dataclass(frozen=True)
+class Risk:
+    """The risk score of a model, 0 (no evidence) to 100, with its interval, and the level that its lower end stands for."""
+
+    value: float
+    low: float
+    high: float
+    level: str  # low, moderate, high, critical or inconclusive
+
+
+def risk_score(auc: Mapping[str, float], tpr: Mapping[str, Any], blind: Mapping[str, float] | None, n_fewest: int) -> Risk:
+    """What one attack shows of a model: 100 max(2 AUC - 1, (TPR - .01) / .99), and 0 where its interval reaches 0.
+
+    `tpr` is that at a false-positive rate of 1 %, left out where fewer than a hundred non-members speak of it. Where a classifier that
+    never asks the model tells members too (`blind`, its AUC with interval), that is taken from the AUC, and the TPR is left out.
+    The ends are those of either interval. So few texts, or so wide an interval that it reaches from low to high, are inconclusive.
+    """
+    is_shifted = blind is not None and blind["low"] > 0.5
+    taken = {end: max(0.0, blind[end] - 0.5) if blind is not None and is_shifted else 0.0 for end in ("low", "value", "high")}
+    counts = not is_shifted and tpr["n_non_members"] >= ENOUGH
+    value, low, high = (
+        100 * max(0.0, 2 * (auc[end] - taken[other]) - 1, advantage(tpr[end], RISK_FPR) if counts else 0.0)
+        for end, other in (("value", "value"), ("low", "high"), ("high", "low"))
+    )
+    level = next(name for limit, name in LEVELS if low < limit or limit == 100)
+    is_open = level == "low" and high >= LEVELS[1][0]
+    return Risk(value if low > 0 else 0.0, low, high, "inconclusive" if n_fewest < FEW or is_open else level)
 
 
 def limits_of(metrics: dict[str, Any]) -> Limits:
@@ -87,6 +122,15 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
     return found if broken is None else _alarmed(found)
 
 
+def of_texts(metrics: dict[str, Any], n_fewest: int) -> Verdict:
+    """The verdict of an audit of listed texts: undecided, whatever the rates, where there are too few of them."""
+    found = verdict(metrics)
+    if n_fewest >= FEW or found.is_refused:
+        return found
+    why = f"The audit is inconclusive: {n_fewest} texts on one side, and {FEW} of each are the least that is graded; bring some hundreds."
+    return Verdict("UNDECIDED", None, None, None, why, found.notes)
+
+
 def _alarmed(found: Verdict) -> Verdict:
     """The verdict on a training that breaks its promise: never LOW, whatever its attackers achieve, and this before all else."""
     state = "UNDECIDED" if found.state == "LOW" else found.state
@@ -107,13 +151,14 @@ def _refusal(metrics: dict[str, Any]) -> str | None:
     gradient canaries holds whatever the model learns.
     """
     models, controls = metrics["models"], metrics["controls"]
-    fits = bool(_loosened_by(models)) or models["train_accuracy"] is None or models["train_accuracy"]["value"] >= FITS
+    is_judged = models["train_accuracy"] is not None and not models.get("of_tokens")  # no language model knows every next token of its texts
+    fits = bool(_loosened_by(models)) or not is_judged or models["train_accuracy"]["value"] >= FITS
     is_given = models.get("given") is not None  # it is as it is: one that knows its members by heart leaks, however little else it knows
     if not pool.has_gradients(metrics) and (not fits or (not learns(models) and not is_given)):
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
-    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level", "blind")):
+    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level", "blind", "length")):
         return "A control of the audit failed, so its rates cannot be believed; see the alarm."
     return None
 
@@ -238,6 +283,8 @@ def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
 
 def _attacker(metrics: dict[str, Any]) -> str:
     n = metrics["attacks"][metrics["headline"]]["n_references"]
+    if metrics["attacks"][metrics["headline"]]["name"] in WITH_CHECKPOINT and not n:
+        return "An attacker who holds a model that has not seen the texts, such as the one that was fine-tuned, and sets out"
     return (
         f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data and sets out"
         if n
@@ -309,6 +356,13 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
         found.append(
             f"ALARM: members can be told from non-members without the model (blind baseline: AUC {blind['auc']['value']:.3f} [{blind['auc']['low']:.3f}, {blind['auc']['high']:.3f}]): "
             "the two sets differ in themselves, and an attack's success may come from that alone. Draw both from one source."
+        )
+    length = metrics["controls"].get("length")
+    if length and length["alarm"]:
+        name, size = min(length["sizes"].items(), key=lambda item: item[1]["p"])
+        found.append(
+            f"ALARM: members can be told from non-members by their length alone ({name}: AUC {size['auc']['value']:.3f} [{size['auc']['low']:.3f}, {size['auc']['high']:.3f}]): "
+            "many attacks turn length into a score. Draw both from one source, or cut both alike."
         )
     count = metrics["controls"].get("count")
     if count and count["alarm"]:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
 from memleak import artefacts, data, models, plugins
 from memleak.designs import Audited, Roster, Shard, audited, roster_of
-from memleak.models import given
+from memleak.models import given, hub
+from memleak.models.hub import Checkpoint
 from memleak.params import GivenModel, Recipe, plugin_options
-from memleak.signals import Asked, SignalError, outputs, views
+from memleak.signals import Asked, SignalError, askers, outputs, views
+from memleak.signals.askers import ROWS_AT_ONCE, Asker
 from memleak.signals.classifier import all_signals
+from memleak.signals.language import asking
+from memleak.signals.language.showing import Showing
 from memleak.signals.release import released
+from memleak.signals.tables import write_signals
 from memleak.training import devices, loop
-from memleak.training.batches import Pick, inputs_on
+from memleak.training.batches import Pick
 from memleak.training.store import read_model
 
 ASKED_AGAIN = 64  # records that a given model is asked about a second time: does it answer alike?
-ROWS_AT_ONCE = 256  # of a forward pass
-SAMPLES_PER_GROUP = 8192  # a row group of the file holds the answers of all models of a shard about so many samples
 # facts of a model that its signals are without: they would make equal signals unequal files, or are a column
 STAYS_BEHIND = ("seconds", artefacts.ALIGNMENT)
 
@@ -59,18 +59,19 @@ def query(
     if asked.get("space") == "gradient":
         return _write_alignment(output, shard_path, facts["models"], roster, head)
     torch_device = devices.prepare_torch(device)
-    network = models.build(recipe, dataset.shape, dataset.n_classes, seed=0, device=torch_device)
+    if recipe.reads_texts and recipe.of_text.task in asking.TASKS:
+        return asking.query(shard_path, facts, recipe, dataset, roster, asked, head, output, torch_device)
+    network = models.build_for(dataset, recipe, seed=0, device=torch_device)
     # audited records of `pairs` are asked one at a time: what is said about one must not depend, to the last bit, on what else is asked
     rows = 1 if asked["samples"] == "targets" else ROWS_AT_ONCE
     noted = Noted(asked, roster, dataset, len(facts["models"]))
-    progress = tqdm(total=len(noted.views) * len(facts["models"]), desc=shard.name, unit="model", disable=None)
-    for number, view in enumerate(noted.views):
-        picked = Pick(dataset, roster.sample_id, roster, recipe, torch_device, augmented=False, view=functools.partial(views.apply, view=view))
+    progress = tqdm(total=noted.n_views * len(facts["models"]), desc=shard.name, unit="model", disable=None)
+    for number in range(noted.n_views):
+        picked = Pick(dataset, roster.sample_id, roster, recipe, torch_device, augmented=False, view=noted.viewer(number))
         for position in range(len(facts["models"])):
             network.load_state_dict(read_model(shard_path, position, facts))
-            noted.add(
-                position, number, loop.answer(network, picked, roster.sample_id, rows).numpy(), asker_of(network, dataset, recipe, torch_device)
-            )
+            asker = askers.of_trained(network, dataset, recipe, torch_device)
+            noted.add(position, number, loop.answer(network, picked, roster.sample_id, rows).numpy(), asker)
             progress.update()
     progress.close()
     return noted.write(output, head)
@@ -94,29 +95,58 @@ def _write_alignment(output: Path, shard_path: Path, trained: Sequence[Mapping[s
     return values.size
 
 
-def query_given(name: str, model: GivenModel, data_path: Path, asked: Mapping[str, Any], output: Path, device: str) -> int:
-    """Write what the user's model says about the asked samples, one row a (sample, view). Returns the rows."""
+def query_given(
+    name: str, model: GivenModel, data_path: Path, asked: Mapping[str, Any], output: Path, device: str,
+    loaded: Checkpoint | None = None, reference: Checkpoint | None = None,
+) -> int:  # fmt: skip
+    """Write what the user's model says about the asked samples, one row a (sample, view). Returns the rows.
+
+    A checkpoint that is in memory already, and what it is compared with, may be handed over (`loaded`, `reference`).
+    """
     dataset = data.read(data_path)
-    roster = _roster(asked, dataset)
+    roster, on = _roster(asked, dataset), devices.prepare_torch(device)
+    if model.checkpoint is not None:
+        return _query_checkpoint(name, model, dataset, roster, asked, output, on, loaded, reference)
     n_classes = model.classes or dataset.n_classes
-    loaded = given.load(model, replace(given.Records.of(dataset), n_classes=n_classes), devices.prepare_torch(device))
+    given_model = given.load(model, replace(given.Records.of(dataset), n_classes=n_classes), on)
 
     def answer(inputs: np.ndarray) -> np.ndarray:
-        logits = outputs.logits_of(loaded.answer(inputs), model.output, n_classes, loaded.where)
+        logits = outputs.logits_of(given_model.answer(inputs), model.output, n_classes, given_model.where)
         more = dataset.n_classes - n_classes  # of a shadow part, which this model never says
         return np.pad(logits, ((0, 0), (0, more)), constant_values=outputs.NEVER) if more else logits
 
     noted = Noted(asked, roster, dataset, 1, outputs.signals_known(model.output))
-    asker = Asker(answer, loaded.network, loaded.prepare if loaded.network is not None else None)
+    asker = Asker(answer, given_model.network, given_model.prepare if given_model.network is not None else None)
+    return _note_given(name, noted, asker, given_model.describe(), audited(asked, dataset) if asked["samples"] == "given" else None, output)
+
+
+def _query_checkpoint(
+    name: str, model: GivenModel, dataset: data.Dataset, roster: Roster, asked: Mapping[str, Any], output: Path, device: torch.device,
+    loaded: Checkpoint | None, reference: Checkpoint | None,
+) -> int:  # fmt: skip
+    """The same of a checkpoint of `transformers`: a language model tells of tokens, a classifier the signals of any classifier."""
+    how: dict[str, Any] = {"tokenizer": model.tokenizer, "max_length": model.max_length}
+    checkpoint = loaded or hub.load(str(model.checkpoint), device, revision=model.revision, **how)
+    known = audited(asked, dataset) if asked["samples"] == "given" else None
+    if checkpoint.task in asking.TASKS:
+        other = reference or (hub.load(model.reference, device, **how) if model.reference else None)
+        return asking.query_given(name, checkpoint, other, dataset, roster, asked, known, output)
+    noted = Noted(asked, roster, dataset, 1, n_classes=len(checkpoint.class_names))
+    asker = askers.of_checkpoint(checkpoint, dataset)
+    return _note_given(name, noted, asker, asking.described(checkpoint), known, output)
+
+
+def _note_given(name: str, noted: Noted, asker: Asker, described: Mapping[str, Any], known: Audited | None, output: Path) -> int:
+    """Ask a given classifier, some records a second time, and write what it says. Returns the rows."""
     is_repeatable = True
-    for number in range(len(noted.views)):
+    for number in range(noted.n_views):
         shown = noted.shown(number)
-        logits = answer(shown)  # [N, C]
+        logits = asker.answer(shown)  # [N, C]
         noted.add(0, number, logits, asker)
-        is_repeatable &= bool(np.allclose(answer(shown[:ASKED_AGAIN]), logits[:ASKED_AGAIN], rtol=1e-3, atol=1e-3))
-    facts = {"model_id": name, "engine": "given", "is_repeatable": is_repeatable, "torch": torch.__version__, **loaded.describe()}
-    if asked["samples"] == "given":
-        facts |= _fitted(noted, audited(asked, dataset), "loss" in noted.signals)
+        is_repeatable &= bool(np.allclose(asker.answer(shown[:ASKED_AGAIN]), logits[:ASKED_AGAIN], rtol=1e-3, atol=1e-3))
+    facts = {"model_id": name, "engine": "given", "is_repeatable": is_repeatable, "torch": torch.__version__, **described}
+    if known is not None:
+        facts |= _fitted(noted, known, "loss" in noted.signals)
     return noted.write(output, {"recipe": name, "shard": "given", "models": [facts]})
 
 
@@ -137,50 +167,38 @@ def _fitted(noted: Noted, known: Audited, has_loss: bool) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Asker:
-    """One model, as signals that take queries of their own ask it."""
-
-    answer: Callable[[np.ndarray], np.ndarray]
-    network: torch.nn.Module | None
-    given: Callable[[np.ndarray], torch.Tensor] | None
-
-
-def asker_of(network: torch.nn.Module, dataset: data.Dataset, recipe: Recipe, device: torch.device) -> Asker:
-    """A trained network, asked about records in the scale of the stored ones."""
-    mean, std = dataset.facts["mean"], dataset.facts["std"]
-
-    def taken(inputs: np.ndarray) -> torch.Tensor:
-        return inputs_on(inputs, mean, std, recipe, device).take(torch.arange(len(inputs), device=device))
-
-    def answer(inputs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            parts = [network(taken(inputs[start : start + ROWS_AT_ONCE])).cpu() for start in range(0, len(inputs), ROWS_AT_ONCE)]
-        return torch.cat(parts).numpy()
-
-    network.eval()
-    return Asker(answer, network, taken)
-
-
 class Noted:
     """What models say about samples, in the columns that were asked for: signals [M, N, Q], logits [M, N, Q, C]."""
 
     def __init__(
-        self, asked: Mapping[str, Any], roster: Roster, dataset: data.Dataset, n_models: int, known: Sequence[str] = tuple(artefacts.SIGNALS)
-    ) -> None:
-        self.roster, self.views, self._dataset = roster, views.expand(asked["views"]), dataset
+        self, asked: Mapping[str, Any], roster: Roster, dataset: data.Dataset, n_models: int, known: Sequence[str] = tuple(artefacts.SIGNALS),
+        n_classes: int | None = None,
+    ) -> None:  # fmt: skip
+        self.roster, self._dataset = roster, dataset
+        self._texts = Showing(asked, dataset, roster) if dataset.is_text else None
+        self._views = [] if self._texts else views.expand(asked["views"])
+        self.n_views = len(self._texts.names if self._texts else self._views)
         self._known, self._measured, self._has_logits = known, asked.get("signals", ()), asked.get("logits", False)
         self._release = asked.get("release", ())
         self.n_queries = {entry["column"]: 0.0 for entry in self._measured}
-        size = (n_models, len(roster), len(self.views))
+        size = (n_models, len(roster), self.n_views)
         self.signals: dict[str, np.ndarray] = {name: np.empty(size, artefacts.SIGNALS[name]) for name in known}
         self.signals |= {entry["column"]: np.empty(size, np.float32) for entry in self._measured}
         if self._has_logits:
-            self.signals["logits"] = np.empty((*size, dataset.n_classes), np.float32)
+            self.signals["logits"] = np.empty((*size, n_classes or dataset.n_classes), np.float32)
 
     def shown(self, number: int) -> np.ndarray:
         """All samples in one view, as they are stored, [N, ...]."""
-        return views.apply(self._dataset.inputs[self.roster.source_id], self.views[number])
+        return self.viewer(number)(self._dataset.inputs[self.roster.source_id])
+
+    def viewer(self, number: int) -> Callable[[np.ndarray], np.ndarray]:
+        """What makes the samples in one view of the samples as they are stored."""
+        if self._texts is None:
+            return functools.partial(views.apply, view=self._views[number])
+        prefixes, texts = self._texts.shown(number)
+        if prefixes is not None:
+            raise SignalError(f"{self._texts.names[number]}: texts are put before a record for language models; a classifier is asked about it alone")
+        return lambda inputs: np.array(texts, dtype=object)
 
     def add(self, position: int, number: int, logits: np.ndarray, asker: Asker) -> None:
         """Note what a model said about the samples in one view, [N, C], as it is released, and ask it whatever else was wanted."""
@@ -195,6 +213,8 @@ class Noted:
 
     def _measure(self, entry: Mapping[str, Any], number: int, logits: np.ndarray, asker: Asker) -> np.ndarray:
         """A signal that takes queries of its own, [N]; they are counted and bounded."""
+        if entry["name"] == asking.GRADIENT and asker.norms is not None and not self._release:
+            return asker.norms(self.shown(number), self.roster.label)
         options = plugin_options("signals", {"name": entry["name"], **entry["options"]})
         n, most, counted = len(self.roster), getattr(options, "queries", None), 0
         progress = tqdm(total=most and most * n, desc=entry["column"], unit="query", unit_scale=True, leave=False, disable=None)
@@ -221,42 +241,3 @@ class Noted:
         """Write the table. Returns its rows."""
         write_signals(output, self.signals, self.roster, facts | ({"n_queries": self.n_queries} if self.n_queries else {}))
         return int(np.prod(next(iter(self.signals.values())).shape[:3]))
-
-
-def write_signals(output: Path, signals: Mapping[str, np.ndarray], roster: Roster, facts: dict[str, Any]) -> None:
-    """Write signals [M, N, Q], logits [M, N, Q, C], as a table, row group by row group of samples: a reader takes any run of samples of all models.
-
-    Within a row group model comes before sample before view. The file's head says which samples it holds, so that who
-    reads one signal need not read the keys.
-    """
-    n_models, n_samples, n_views = next(iter(signals.values())).shape[:3]
-    model_ids = [model["model_id"] for model in facts["models"]]
-    facts = facts | {"samples_sha256": artefacts.sample_digest(roster.sample_id), "n_samples": n_samples, "n_views": n_views}
-    schema = pa.schema(
-        [("model_id", pa.dictionary(pa.int32(), pa.string())), ("sample_id", pa.int64()), ("view", pa.int32())]
-        + [(name, _column_type(values)) for name, values in signals.items()],
-        metadata={"memleak": json.dumps(facts, sort_keys=True)},
-    )
-    with artefacts.atomic(output) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start in range(0, n_samples, SAMPLES_PER_GROUP):
-            part = slice(start, min(start + SAMPLES_PER_GROUP, n_samples))
-            n = part.stop - part.start
-            model = pa.DictionaryArray.from_arrays(np.repeat(np.arange(n_models, dtype=np.int32), n * n_views), model_ids)
-            columns = {
-                "model_id": model,
-                "sample_id": np.tile(np.repeat(roster.sample_id[part], n_views), n_models),
-                "view": np.tile(np.arange(n_views, dtype=np.int32), n_models * n),
-                **{name: _column(values[:, part]) for name, values in signals.items()},
-            }
-            writer.write_table(pa.table(columns, schema=schema), row_group_size=n_models * n * n_views)
-
-
-def _column_type(values: np.ndarray) -> pa.DataType:
-    """Of a signal [M, N, Q], or of one with several values a row, [M, N, Q, C]."""
-    kind = pa.from_numpy_dtype(values.dtype)
-    return kind if values.ndim == 3 else pa.list_(kind, values.shape[3])
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    flat = pa.array(values.ravel())
-    return flat if values.ndim == 3 else pa.FixedSizeListArray.from_arrays(flat, values.shape[3])

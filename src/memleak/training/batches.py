@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from memleak.data import Dataset
 from memleak.designs import Roster, Task
 from memleak.params import Recipe
 from memleak.training.augment import Features, Images
+
+if TYPE_CHECKING:
+    from memleak.training.language import Texts
 
 _DRAWN_AT_ONCE = 65_536  # samples whose augmentation is drawn in one go: many small draws cost more, a whole epoch's can fill the memory
 
@@ -52,12 +56,20 @@ class Pick:
         self._sorted = np.sort(sample_ids)
         self._position = np.argsort(sample_ids)
         self.labels = torch.from_numpy(labels).to(device)
-        found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
-        self.inputs = inputs_on(found, dataset.facts["mean"], dataset.facts["std"], recipe, device, augmented=augmented)
+        self.inputs: Images | Features | Texts
+        self.is_its_own_label = False  # a text whose next token is what is learnt
+        if recipe.reads_texts:
+            from memleak.training import language  # which needs what stands here
+
+            self.inputs = language.Texts(language.encoded_of(dataset, rows, recipe, view), device)
+            self.is_its_own_label = language.is_causal(recipe)
+        else:
+            found = dataset.inputs[rows] if view is None else view(dataset.inputs[rows])
+            self.inputs = inputs_on(found, dataset.facts["mean"], dataset.facts["std"], recipe, device, augmented=augmented)
         self.device = device
 
     def batches(self, batches: Sequence[np.ndarray], key: int | Sequence[int] = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Inputs [B, ...], labels [B] and ids [B] of each batch.
+        """Inputs [B, ...], labels [B] and ids [B] of each batch; where a text's next token is learnt, its tokens are its label.
 
         `key` decides how samples are augmented. Where there are several they take turns: those of M models whose
         samples alternate in a batch.
@@ -73,7 +85,8 @@ class Pick:
         keys = key if isinstance(key, int) else torch.tensor(key, device=self.device).repeat(len(ids) // len(key))
         drawn = (self.labels[positions], ids, *self.inputs.draw(positions, ids, keys))
         for labels, batch_ids, *places in zip(*(tensor.split([len(batch) for batch in batches]) for tensor in drawn), strict=True):
-            yield self.inputs.take(*places), labels, batch_ids
+            inputs = self.inputs.take(*places)
+            yield inputs, inputs if self.is_its_own_label else labels, batch_ids
 
 
 def steps_of(tasks: Sequence[Task], epoch: int, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -65,8 +65,10 @@ def check(recipe: Recipe, dataset: Dataset, n_members: int) -> None:
     promise_of(recipe, n_members)
     if warning := warning_of(recipe, n_members):
         _say_once(warning)
-    network = models.build(recipe, dataset.shape, dataset.n_classes, seed=0, device=torch.device("cpu"))
-    if not plugins.is_built_in("architectures", recipe.architecture):
+    network = models.build_for(dataset, recipe, seed=0, device=torch.device("cpu"))
+    if recipe.architecture == "checkpoint":
+        check_alone(network, dataset.shape, recipe.of_text.checkpoint or "", torch.tensor([[1, 2, 3, 4], [5, 4, 3, 2], [2, 6, 7, -1]]))
+    elif not plugins.is_built_in("architectures", recipe.architecture):
         check_alone(network, dataset.shape, recipe.architecture)
 
 
@@ -129,7 +131,9 @@ class PrivateSteps(Steps):
         n_models = self.program.n_models
         if not len(labels):
             return torch.zeros(n_models, self.n_weights, device=self.device, dtype=self.weights[0].dtype)
-        batch = _Batch(self, labels.view(-1, n_models).T, rows.view(-1, n_models), torch.from_numpy(counts).to(self.device))
+        in_turn = labels.view(-1, n_models, *labels.shape[1:]).transpose(0, 1)  # [M, B], of texts [1, B, K]
+        kind = _Texts if self.recipe.reads_texts else _Batch
+        batch = kind(self, in_turn, rows.view(-1, n_models), torch.from_numpy(counts).to(self.device))
         found = self.gradients.sums(self.program.arrange(inputs), batch)
         return torch.cat([total.reshape(n_models, -1) for total in found], dim=1)
 
@@ -167,6 +171,17 @@ class _Batch:
 
     def factors(self, norms: torch.Tensor, part: slice) -> torch.Tensor:
         return clip_factors(norms, self.steps.promise["clip"]) * self.is_counted[:, part]
+
+
+class _Texts(_Batch):
+    """The texts of a step of one model: their labels are classes [1, B], or tokens [1, B, K]."""
+
+    def losses(self, logits: torch.Tensor, part: slice) -> torch.Tensor:
+        steps, is_counted = self.steps, self.is_counted[:, part]
+        found, is_right = steps.program.each(logits, self.labels[0, part], steps.recipe.label_smoothing)  # type: ignore[attr-defined]
+        steps.loss_sum += (found.detach() * is_counted).sum(1)
+        steps.n_correct += (is_right * is_counted).sum(1)
+        return found
 
 
 class Canaries:

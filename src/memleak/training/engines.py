@@ -30,6 +30,8 @@ def table() -> list[dict[str, Any]]:
 
 def size_of(recipe: Recipe, shape: tuple[int, ...], n_classes: int) -> float:
     """Million multiplications of one model's forward pass in one step; computes nothing."""
+    if recipe.reads_texts:
+        return 0.0  # the table has no sizes of models of texts
     network = models.build(recipe, shape, n_classes, seed=0, device=torch.device("meta")).eval()
     total = 0.0
 
@@ -56,8 +58,8 @@ def stack_of(training: Training, recipe: Recipe, shape: tuple[int, ...], n_class
     if training.stack is not None:
         return training.stack
     tabled = _tabled(recipe, shape, n_classes, device)
-    if recipe.dp is not None and tabled == 1:
-        return _UNTABLED  # the table knows no private training; a stack does with less than the gradients of single samples
+    if (recipe.dp is not None or recipe.reads_texts) and tabled == 1:
+        return _UNTABLED  # the table knows no private training, in which a stack does with less than gradients of samples; nor additions to one base
     return _UNTABLED if training.engine == "ensemble" and tabled == 1 else tabled
 
 
@@ -65,6 +67,10 @@ def why_alone(recipe: Recipe) -> str:
     """Why models of a recipe can only train one after another; empty where they need not."""
     if recipe.trainer is not None:
         return "a trainer of one's own trains one model after another"
+    if recipe.reads_texts and recipe.of_text.lora is None:
+        return "models of texts have a base in common, and train together, with text.lora alone"
+    if recipe.reads_texts and recipe.dp is not None:
+        return "gradients of single texts are taken one model after another"
     if recipe.stacking is not None:
         return "stacked networks train part after part"
     if recipe.precision == "float16":

@@ -21,7 +21,7 @@ from memleak.training import engines, loop
 from memleak.training.batches import Lesson
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
-from memleak.training.steps import Program, Single, classes
+from memleak.training.steps import Program, classes
 
 
 class Stack(Program):
@@ -78,8 +78,8 @@ class Stack(Program):
 
 def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe, shape: tuple[int, ...]) -> Program:
     """The program of networks, which learns as each does alone: those that a user wrote are put to the test."""
-    if len(networks) == 1:
-        return Single(networks[0])
+    if len(networks) == 1 or recipe.reads_texts:
+        return loop.program_of(networks, recipe)
     if not plugins.is_built_in("architectures", recipe.architecture):
         check_alike(networks, shape)
     return Stack(networks)

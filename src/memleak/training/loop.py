@@ -17,7 +17,7 @@ from memleak import models, randomness
 from memleak.data import Dataset
 from memleak.designs import Roster, Task
 from memleak.params import Recipe
-from memleak.training import devices
+from memleak.training import devices, language
 from memleak.training.augment import Mixup
 from memleak.training.batches import Lesson, Pick, answer, look_up
 from memleak.training.checkpoints import Checkpoint
@@ -163,9 +163,14 @@ def check_finite(loss: float, task: Task, said: str, recipe: Recipe) -> None:
         raise TrainingDiverged(f"{task.model_id}: {said}; lower learning_rate ({recipe.learning_rate}), or set gradient_clip or warmup")
 
 
+def program_of(networks: Sequence[torch.nn.Module], recipe: Recipe) -> Program:
+    """The program of one network, or of several of texts."""
+    return language.TextProgram(networks) if recipe.reads_texts else Single(*networks)  # type: ignore[arg-type]
+
+
 def initial(task: Task, dataset: Dataset, recipe: Recipe, device: torch.device) -> torch.nn.Module:
     """The untrained network of a task, drawn from its own seed."""
-    return models.build(recipe, dataset.shape, dataset.n_classes, randomness.derive(task.key, "weights"), device)
+    return models.build_for(dataset, recipe, randomness.derive(task.key, "weights"), device)
 
 
 def train(
@@ -174,7 +179,7 @@ def train(
     """Train the model of a task, or of the one in its lesson, from its own seed. Raises TrainingDiverged when the loss is not a number."""
     started = time.perf_counter()
     network = initial(task if lesson is None else lesson.tasks[0], dataset, recipe, device)
-    program = Single(network)
+    program = program_of([network], recipe)
     (curves,) = fit(program, [task], dataset, recipe, device, checkpoint, lesson)
     (weights,) = program.weights()
     return judged(network, task, weights, dataset, recipe, device, curves | {"engine": program.engine}, time.perf_counter() - started)
@@ -189,9 +194,11 @@ def judged(
     train_loss, train_accuracy = evaluate(network, dataset, task.sample_ids, task.own, recipe, device)
     check_finite(train_loss, task, f"the loss on its training data is {train_loss} after the last epoch", recipe)
     test_loss, test_accuracy = evaluate(network, dataset, task.test_ids, None, recipe, device)
+    rows, _ = look_up(dataset, task.sample_ids, task.own)
+    more = language.facts_of(language.encoded_of(dataset, rows, recipe)) if recipe.reads_texts else {}
     facts = {
         "train_loss": train_loss, "train_accuracy": train_accuracy, "test_loss": test_loss, "test_accuracy": test_accuracy,
-        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), **facts,
+        "n_train": len(task.sample_ids), "n_test": len(task.test_ids), **more, **facts,
         "device": devices.device_name(device), "torch": torch.__version__, "seconds": seconds + time.perf_counter() - started,
     }  # fmt: skip
     return Trained(weights, facts)
@@ -207,7 +214,10 @@ def predict(
 def evaluate(
     model: torch.nn.Module, dataset: Dataset, sample_ids: np.ndarray, own: Roster | None, recipe: Recipe, device: torch.device
 ) -> tuple[float, float]:
-    """Mean loss (nats) and accuracy on some samples."""
+    """Mean loss (nats) and accuracy on some samples; of texts whose next token is learnt each one's mean over its tokens."""
+    if language.is_causal(recipe):
+        rows, _ = look_up(dataset, sample_ids, own)
+        return language.judge(model, language.encoded_of(dataset, rows, recipe), device)
     logits = predict(model, dataset, sample_ids, own, recipe, device)
     truth = torch.from_numpy(look_up(dataset, sample_ids, own)[1])
     return float(functional.cross_entropy(logits, truth)), float((logits.argmax(1) == truth).double().mean())

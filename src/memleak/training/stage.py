@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from memleak import data, designs, provenance
 from memleak.designs import Shard, Task
+from memleak.models import language as models_of_texts
 from memleak.models.stacked import NotStackable
 from memleak.params import ParamsError, Recipe, Training
-from memleak.training import checkpoints, devices, dpsgd, engines, ensemble, loop, own, taught
+from memleak.training import checkpoints, devices, dpsgd, engines, ensemble, language, loop, own, taught
 from memleak.training.checkpoints import Checkpoint
 from memleak.training.loop import Trained
 from memleak.training.steps import Single
@@ -26,6 +27,8 @@ AS_TABLED = Training()  # the engine that the table says, a checkpoint every ten
 
 def check_recipe(recipe: Recipe, dataset: data.Dataset, n_members: int) -> None:
     """Refuse a recipe that the data cannot serve."""
+    if recipe.reads_texts or dataset.is_text:
+        language.check(recipe, dataset)
     if recipe.batch_size > n_members:
         raise ParamsError(f"batch_size: {recipe.batch_size} is larger than a training set of {n_members} records; lower it")
     taught.check(recipe, n_members)
@@ -62,6 +65,8 @@ def train(
     tasks = with_reserve(planned, planned.tasks(dataset), dataset, recipe)
     check_recipe(recipe, dataset, min(task.n_members if recipe.dp else len(task.members) for task in tasks))
     data_sha256 = provenance.digest(dataset.facts["sha256"], 64)
+    if content := models_of_texts.content_of(recipe):  # of the checkpoint that is trained further
+        data_sha256 = provenance.digest([data_sha256, content], 64)
     shard = {"version": 1, "recipe": recipe_name, "shard": planned.name, "data_sha256": data_sha256}
     store = Store(recipe_name, data_sha256, output.parent)
     started = time.perf_counter()
@@ -90,8 +95,7 @@ def train(
                     found[task.model_id] = trained
                     n_done, facts = n_done + 1, trained.facts
                     print(
-                        f"trained {task.model_id} ({n_done} of {len(missing)}, {facts['engine']}): "
-                        f"train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}, {facts['seconds']:.1f} s",
+                        f"trained {task.model_id} ({n_done} of {len(missing)}, {facts['engine']}): {fit_of(facts, recipe)}, {facts['seconds']:.1f} s",
                         flush=True,
                     )
                 if n_done < len(missing):  # the last group is kept with the shard
@@ -103,6 +107,13 @@ def train(
             checkpoints.remove(store.checkpoint(task.model_id))
         link(kept, output)
     return {"trained": len(missing), "adopted": len(tasks) - len(missing), "seconds": time.perf_counter() - started}
+
+
+def fit_of(facts: dict[str, Any], recipe: Recipe) -> str:
+    """How well a model fits its training data and others, in words."""
+    if language.is_causal(recipe):
+        return f"train loss {facts['train_loss']:.3f}, test loss {facts['test_loss']:.3f} nats a token"
+    return f"train accuracy {facts['train_accuracy']:.3f}, test accuracy {facts['test_accuracy']:.3f}"
 
 
 def train_all(

@@ -42,6 +42,7 @@ class Program(ABC):
     engine: str
     n_models: int
     counts: torch.Tensor | int  # samples of each model in the batch, [M]
+    count_dtype = torch.int64  # of how many samples are right
 
     def __init__(self, network: torch.nn.Module) -> None:
         self.network = network.train()
@@ -141,6 +142,7 @@ class Steps:
 
     def __init__(self, program: Program, recipe: Recipe, device: torch.device) -> None:
         self.program, self.recipe, self.device = program, recipe, device
+        self.dtype = getattr(torch, recipe.weight_dtype)
         self.optimizer = optimizers.build(recipe, program.network, device)
         self.average = optimizers.Average(program.network, recipe.ema) if recipe.ema else None
         is_rounded = recipe.precision in ("bfloat16", "float16")
@@ -150,9 +152,9 @@ class Steps:
         if recipe.compile:
             program.call = torch.compile(program.network, dynamic=False)  # type: ignore[assignment]
         self.loss_sum = torch.zeros(program.n_models, dtype=torch.float64, device=device)
-        self.n_correct = torch.zeros(program.n_models, dtype=torch.int64, device=device)
+        self.n_correct = torch.zeros(program.n_models, dtype=program.count_dtype, device=device)
         can_record = device.type == "cuda" and not recipe.compile and self.scaler is None
-        self.recorded = Recorded() if can_record else None
+        self.recorded = Recorded() if can_record and not recipe.reads_texts else None  # batches of texts differ in length
         self.temperature = 1.0  # of the targets, where a model learns from another's answers
         self.is_odd = torch.zeros((), dtype=torch.bool, device=device)  # the epoch; on the device, where recorded steps read it
 
@@ -192,7 +194,7 @@ class Steps:
             weight.grad = None  # as zero_grad does, without its bookkeeping: a small model's step is as long
         with self.autocast:
             logits = program.call(program.arrange(inputs))
-        logits = logits.to(inputs.dtype)
+        logits = logits.to(self.dtype)
         if self.temperature != 1:
             logits = logits / self.temperature
         losses, n_correct = program.losses(logits, labels, recipe.label_smoothing)

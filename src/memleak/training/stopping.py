@@ -14,6 +14,7 @@ from memleak import models
 from memleak.data import Dataset
 from memleak.designs import Task
 from memleak.params import ParamsError, Recipe
+from memleak.training import language
 from memleak.training.batches import Pick, answer
 from memleak.training.steps import Steps
 
@@ -29,11 +30,12 @@ class Stopper:
 
     def __init__(self, steps: Steps, tasks: Sequence[Task], dataset: Dataset, recipe: Recipe, device: torch.device) -> None:
         assert recipe.early_stopping is not None
-        self.steps, self.patience = steps, recipe.early_stopping.patience
+        self.steps, self.patience, self.device = steps, recipe.early_stopping.patience, device
         self.reserves = [reserve_of(task, recipe) for task in tasks]
         self.data = Pick(dataset, np.unique(np.concatenate(self.reserves)), None, recipe, device, augmented=False)
         self.truth = [torch.from_numpy(np.array(dataset.labels[reserve])) for reserve in self.reserves]
-        self.network = models.build(recipe, dataset.shape, dataset.n_classes, 0, device)
+        self.network = models.build_for(dataset, recipe, 0, device)
+        self.texts = [language.encoded_of(dataset, reserve, recipe) for reserve in self.reserves] if language.is_causal(recipe) else []
         self.best = {name: tensor.detach().clone() for name, tensor in steps.shown().items()}
         self.curves: list[list[float]] = [[] for _ in tasks]  # mean loss (nats) after each epoch, until a model is over
 
@@ -57,6 +59,8 @@ class Stopper:
         self._keep(shown, is_best)
 
     def _loss(self, model: int) -> float:
+        if self.texts:
+            return language.judge(self.network, self.texts[model], self.device)[0]
         reserve = self.reserves[model]
         logits = answer(self.network, self.data, reserve, min(_ROWS, len(reserve)))
         return float(functional.cross_entropy(logits.double(), self.truth[model]))

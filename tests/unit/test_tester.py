@@ -1,0 +1,379 @@
+"""MembershipTester: the earlier tool's call shape, what is found and what is not, and what a user may bring."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from pytest import approx
+
+import memleak
+from memleak import params, plan
+from memleak.models import ModelError
+from memleak.models.tokens import encode
+from memleak.tester import MembershipTester, choice
+from memleak.tester.choice import Situation
+from memleak.tester.texts import TextsError
+
+LEAST: dict[str, Any] = {"attacks": ["loss"], "controls": False}  # where the walk is what is tested
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tiny GPT-2 as it was, and fine-tuned on the members; members, and others that it never saw."""
+
+    folder: Path
+    members: list[str]
+    others: list[str]
+
+    @property
+    def tuned(self) -> str:
+        return str(self.folder / "tuned")
+
+    @property
+    def base(self) -> str:
+        return str(self.folder / "base")
+
+
+def notes(n: int, seed: int) -> list[str]:
+    """Notes of a few words each, no two of which have five words in a row in common."""
+    draw, words = np.random.default_rng(seed), sorted({word.strip(".,") for note in checkpoints.records(60) for word in note.split()})
+    return [" ".join(draw.choice(words, draw.integers(9, 14))).capitalize() + "." for _ in range(n)]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder, every = tmp_path_factory.mktemp("tester"), notes(120, 0)
+    checkpoints.tiny_gpt2(folder / "base", every)
+    tester = MembershipTester(str(folder / "base"), device="cpu", max_length=48)
+    network, members = tester.network, every[:60]
+    read, draw = encode(tester.tokenizer, members, 48), np.random.default_rng(0)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    network.train()
+    for _ in range(20):
+        for rows in np.array_split(draw.permutation(60), 4):
+            tokens = torch.from_numpy(read.padded(rows))
+            labels = torch.where(tokens < 0, -100, tokens)
+            optimiser.zero_grad()
+            network(input_ids=tokens.clamp(min=0), attention_mask=(tokens >= 0).long(), labels=labels).loss.backward()
+            optimiser.step()
+    network.eval().save_pretrained(folder / "tuned")
+    tester.tokenizer.save_pretrained(folder / "tuned")
+    return Trained(folder, members, every[60:])
+
+
+@pytest.fixture(scope="session")
+def report(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> memleak.AttackReport:
+    """An audit of the fine-tuned model, its base as reference, kept in a folder."""
+    with MembershipTester(trained.tuned, device="cpu", max_length=48, reference=trained.base) as tester:
+        return tester.run_attacks(trained.members, trained.others, attacks=["ez", "min_k", "zlib"], directory=tmp_path_factory.mktemp("audit"))
+
+
+def audited(trained: Trained, **asked: Any) -> memleak.AttackReport:
+    """A small audit of the fine-tuned model."""
+    known = {"train_data": trained.members, "test_data": trained.others} | LEAST | asked
+    return MembershipTester(trained.tuned, device="cpu", max_length=48).run_attacks(**known)
+
+
+# -- the call shape ------------------------------------------------------------------------------------------------
+
+
+def test_the_call_shape_is_that_of_the_earlier_tool(report):
+    frame_columns = ["text", "split", "loss", "confidence", "membership_prob", "rank", "attack"]
+
+    assert {"loss", "confidence", "metric"} <= set(report.attack_frames)
+    assert all(set(frame_columns) <= set(frame) and set(frame["split"]) == {"train", "test"} for frame in report.attack_frames.values())
+    assert {"entropy", "margin"} <= set(report.attack_frames["metric"])
+    assert len(report.summary) == 120 * len(report.attack_frames)
+    assert {"attack", "auc", "accuracy"} <= set(report.metrics) and report.metrics.iloc[-1]["attack"] == "random"
+    assert (report.metadata["train_size"], report.metadata["test_size"], report.metadata["model_name"]) == (60, 60, "tuned")
+    assert set(report.visualize()) == {"probabilities", "heatmap", "curves", "dashboard"}
+    assert isinstance(report.recommendations()[0], str)
+
+
+def test_a_rank_of_one_is_the_likeliest_member_and_rows_are_in_the_order_given(report, trained):
+    frame = report.attack_frames["loss"]
+
+    assert frame.loc[frame["rank"] == 1, "loss"].item() == frame["loss"].min()
+    assert frame["text"].tolist() == [*trained.members, *trained.others] and frame["id"].iloc[61] == "test-1"
+    assert (frame["score"] == -frame["loss"]).all()
+
+
+def test_importing_memleak_stays_light():
+    program = "import sys, memleak; sys.exit('torch' in sys.modules or 'transformers' in sys.modules or 'pandas' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+    assert memleak.MembershipTester is MembershipTester
+
+
+def test_what_is_asked_of_a_closed_tester_is_gone(trained):
+    with MembershipTester(trained.base, device="cpu") as tester:
+        assert (tester.task, tester.wrapper.network) == ("causal-lm", tester.network) and tester.tokenizer is not None
+    with pytest.raises(AttributeError):
+        _ = tester.network
+
+
+# -- what is found -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_knows_its_texts_by_heart_is_found(report):
+    assert report.found["headline"] == "ez" and report.found["attacks"]["ez"]["auc"]["low"] > 0.85
+    assert report.risk_level in ("high", "critical") and report.risk_interval[0] <= report.risk_score <= report.risk_interval[1]
+    assert report.verdict == "HIGH" and report.found["flagged"] > 20
+    assert report.found["fit"]["gap"] > 0.5 and report.found["family_wise"]["p"] < 0.01
+
+
+def test_its_base_which_cannot_know_them_is_the_placebo(report):
+    placebo = report.controls["placebo"]
+
+    assert placebo["auc"]["low"] < 0.5 < placebo["auc"]["high"] and not placebo["alarm"]
+
+
+def test_a_model_that_saw_neither_is_not_accused(trained):
+    tester = MembershipTester(trained.base, device="cpu", max_length=48)
+    found = tester.run_attacks(trained.members, trained.others, effort="quick", controls=False)
+
+    assert (
+        found.found["headline"] == "min-k-plus-plus"
+        and found.verdict != "HIGH"
+        and found.risk_score < 20
+        and found.risk_level in ("low", "inconclusive")
+    )
+    assert found.found["family_wise"]["p"] > 0.05 and found.found["flagged"] == 0
+    assert found.legacy_risk_score > 50  # what the earlier tool would have said
+
+
+def test_probabilities_are_of_those_that_are_members(report):
+    frame = report.attack_frames["ez"]
+    means = frame.groupby("split")["membership_prob"].mean()
+
+    assert means["train"] > 0.75 and means["test"] < 0.25
+    assert report.found["reliability"]["error"] < 0.15
+    assert (frame["prob_low"] <= frame["membership_prob"]).all() and (frame["membership_prob"] <= frame["prob_high"]).all()
+
+
+def test_two_sets_that_differ_are_told_apart_without_the_model_and_refused(trained):
+    shouted = [text.upper() for text in trained.others]
+    found = audited(trained, test_data=shouted, controls=True)
+
+    assert found.controls["blind"]["alarm"] and found.verdict == "UNDECIDED"
+    assert found.found["excess"]["value"] < found.found["attacks"]["loss"]["auc"]["value"] - 0.3
+    assert any("ALARM: members can be told from non-members without the model" in sentence for sentence in found.sentences)
+    assert any("Draw both sets at random" in one for one in found.recommendations())
+    assert "The split can be told apart without the model" in found.to_html()
+
+
+def test_the_same_texts_give_the_same_numbers(trained):
+    first, second = audited(trained), audited(trained)
+
+    assert first.to_json() == second.to_json() and first.to_csv() == second.to_csv()
+
+
+# -- what a user may bring -----------------------------------------------------------------------------------------
+
+
+def test_a_loaded_model_is_audited_as_its_folder_is(trained):
+    from transformers import AutoTokenizer, GPT2LMHeadModel
+
+    tokenizer = AutoTokenizer.from_pretrained(trained.tuned)
+    loaded = MembershipTester(GPT2LMHeadModel.from_pretrained(trained.tuned), device="cpu", max_length=48, tokenizer=tokenizer)
+    found = loaded.run_attacks(trained.members, trained.others, **LEAST)
+
+    assert found.attack_frames["loss"]["score"].to_numpy() == approx(
+        -MembershipTester(trained.tuned, device="cpu", max_length=48).score([*trained.members, *trained.others])["loss"].to_numpy(), rel=1e-4
+    )
+
+
+def test_rows_of_a_table_and_mappings_keep_their_names(trained):
+    table = pd.DataFrame({"text": trained.members, "id": [f"patient {i}" for i in range(60)]})
+    rows = [{"text": text, "id": f"visit {i}"} for i, text in enumerate(trained.others)]
+    found = audited(trained, train_data=table, test_data=rows)
+
+    assert found.examples["id"].tolist() == [f"patient {i}" for i in range(60)] + [f"visit {i}" for i in range(60)]
+
+
+def test_test_texts_that_were_trained_on_are_left_out_and_counted(trained):
+    long = " ".join(trained.members[:3])
+    near = long.replace(".", " ", 1) + " indeed"
+    found = audited(trained, train_data=[*trained.members, long], test_data=[*trained.others, trained.members[0].upper(), near])
+
+    assert (found.metadata["n"]["overlap"], found.metadata["n"]["near"], found.metadata["test_size"]) == (1, 1, 60)
+    assert any("2 test texts repeat training texts (1 word for word" in warning for warning in found.warnings)
+    with pytest.raises(
+        TextsError, match=r"1 of 61 test texts repeat training texts \(1 word for word\), first test-60; whoever trained on its twin has seen it"
+    ):
+        audited(trained, test_data=[*trained.others, trained.members[5]], on_overlap="error")
+    with pytest.warns(UserWarning, match="repeat training texts"):
+        audited(trained, test_data=[*trained.others, trained.members[5]], on_overlap="warn")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"train_data": []}, "train_data is empty; give texts that the model was trained on"),
+        ({"test_data": pd.DataFrame({"text": []})}, "test_data is empty; give texts that the model was not trained on"),
+        ({"train_data": "one text"}, "train_data is one str; give a list of texts"),
+        ({"train_data": ["a", 7]}, r"train_data\[1\] is int, expected a string"),
+        ({"test_data": [{"txt": "a"}]}, r"test_data\[0\] has no 'text'; found txt"),
+        ({"test_data": ["a b c", {"text": None}]}, r"test_data\[1\]: its text is NoneType, expected a string"),
+        ({"train_labels": [0, 1]}, "train_data has 60 texts and 2 labels; give one label a text"),
+        ({"on_overlap": "ignore"}, "on_overlap: 'ignore' is unknown; it is drop, warn or error"),
+        ({"attacks": ["ez"]}, "'ez' compares with a model that has not seen the texts; pass reference="),
+        ({"attacks": ["min_kk"]}, r"'min-kk' is no attack on a causal-lm model here \(did you mean 'min-k'\?\)"),
+        ({"effort": "endless"}, "effort: 'endless' is unknown; it is quick, standard, thorough"),
+        ({"test_data": None}, "test_data is one NoneType; give a list of texts"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_answered_in_one_sentence(trained, asked, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
+        audited(trained, **asked)
+
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tester_of_nothing_is_refused_at_once(tmp_path):
+    with pytest.raises(ModelError):
+        MembershipTester("nobody/has-this-model", local_files_only=True)
+    with pytest.raises(ValueError, match="batch_size is 0, expected 1 or more"):
+        MembershipTester(str(tmp_path), batch_size=0)
+
+
+@pytest.mark.parametrize(("n_members", "n_others"), [(1, 1), (3, 2), (19, 60)])
+def test_a_few_texts_run_and_are_inconclusive(trained, n_members, n_others):
+    found = audited(trained, train_data=trained.members[:n_members], test_data=trained.others[:n_others])
+
+    assert found.verdict == "UNDECIDED" and found.risk_level == "inconclusive" and "inconclusive" in found.sentences[0]
+    assert any("inconclusive below 20 of each" in warning for warning in found.warnings)
+    assert found.attack_frames["metric"]["score"].isna().all() == (n_members < 10)
+    assert "inconclusive" in found.to_html() and json.loads(found.to_json())["risk"]["level"] == "inconclusive"
+
+
+def test_long_texts_are_cut_and_counted_and_those_of_one_token_left_out(trained):
+    found = audited(trained, train_data=[*trained.members, " ".join(trained.members[:20]), "a"])
+
+    assert (found.metadata["n"]["truncated_members"], found.metadata["n"]["short"], found.metadata["train_size"]) == (1, 1, 61)
+    assert {
+        "1 texts of a single token were left out: nothing is told about a first token",
+        "1 texts are longer than 48 tokens and were cut there",
+    } <= {warning for warning in found.warnings}
+
+
+def test_an_attack_that_cannot_be_made_says_why_and_is_left_out_of_params(trained, tmp_path):
+    small = [text.lower() for text in trained.members], [text.lower() for text in trained.others]
+    found = audited(trained, train_data=small[0], test_data=small[1], attacks=["loss", "lowercase"], directory=tmp_path)
+    row = found.metrics.set_index("attack").loc["lowercase"]
+
+    assert np.isnan(row["auc"]) and "nothing tells them apart" in row["why"] and found.attack_frames["lowercase"]["score"].isna().all()
+    assert "no score: lowercase" in found.to_html()
+    assert list(yaml.safe_load((tmp_path / "params.yaml").read_text())["audits"]["texts"]["attacks"]) == ["loss", "confidence"]
+
+
+# -- other models --------------------------------------------------------------------------------------------------
+
+
+def test_a_masked_model_is_asked_about_its_tokens(tmp_path):
+    texts = notes(50, 1)
+    checkpoints.tiny_bert_mlm(tmp_path / "bert", texts)
+    found = MembershipTester(str(tmp_path / "bert"), device="cpu", max_length=32).run_attacks(texts[:25], texts[25:], **LEAST)
+
+    assert (found.found["task"], found.found["headline"]) == ("masked-lm", "loss") and found.attack_frames["loss"]["score"].notna().all()
+    assert found.verdict != "HIGH"
+
+
+def test_a_classifier_is_asked_with_labels_and_without(tmp_path):
+    texts, names = notes(60, 2), ["calm", "worried", "urgent"]
+    checkpoints.tiny_bert_classifier(tmp_path / "bert", texts)
+    tester = MembershipTester(str(tmp_path / "bert"), device="cpu", max_length=32)
+    labels = [names[i % 3] for i in range(30)]
+    labelled = tester.run_attacks(texts[:30], texts[30:], labels, [i % 3 for i in range(30)], controls=False)
+    bare = tester.run_attacks(texts[:30], texts[30:], controls=False)
+
+    assert (labelled.found["headline"], bare.found["headline"]) == ("loss", "confidence")
+    assert labelled.attack_frames["loss"]["score"].notna().all()
+    assert bare.attack_frames["loss"]["score"].isna().all() and bare.attack_frames["loss"]["loss"].isna().all()
+    assert "labels" in bare.found["attacks"]["loss"]["why"] and labelled.verdict != "HIGH"
+    assert "does not fit its data" not in bare.sentences[0]
+    with pytest.raises(TextsError, match="label 'angry' of text train-0 is unknown; the model tells calm, worried, urgent"):
+        tester.run_attacks(texts[:30], texts[30:], ["angry"] * 30, [0] * 30)
+    with pytest.raises(ValueError, match="a classifier's body has no head to compare with"):
+        _ = MembershipTester(str(tmp_path / "bert"), device="cpu", reference=str(tmp_path / "bert")).reference
+
+
+# -- the folder, and what is made of a report ----------------------------------------------------------------------
+
+
+def test_the_folder_is_one_that_the_workflow_reads(report, monkeypatch):
+    folder = Path(report.metadata["directory"])
+    monkeypatch.chdir(folder)
+    planned = plan.build(params.validate(yaml.safe_load((folder / "params.yaml").read_text()))).audits["texts"]
+
+    assert Path(planned.data_path()).is_file() and all(Path(path).is_file() for path in planned.signals())
+    assert (folder / "report.html").is_file() and json.loads((folder / "membership.json").read_text()) == report.found
+    assert json.loads((folder / "results/metrics/texts.json").read_text())["headline"] == planned.audit.headline_attack == "ez"
+
+
+def test_a_prior_moves_probabilities_and_nothing_else(report):
+    rare = report.with_prior(0.01)
+    before, after = (one.attack_frames["ez"] for one in (report, rare))
+
+    assert (after["membership_prob"] < before["membership_prob"]).all() and (after["score"] == before["score"]).all()
+    assert rare.with_prior(0.5).attack_frames["ez"]["membership_prob"].to_numpy() == approx(before["membership_prob"].to_numpy())
+    assert rare.metadata["prior"] == 0.01 and report.metadata["prior"] == 0.5
+
+
+def test_two_audits_are_compared_attack_by_attack(report, trained):
+    table = report.compare(audited(trained)).set_index("attack")
+
+    assert {"loss", "confidence"} <= set(table.index) and table.loc["loss", "change"] == approx(0, abs=1e-9)
+    assert (table["low"] <= table["change"]).all() and (table["change"] <= table["high"]).all()
+
+
+def test_scores_of_texts_need_no_second_list(trained):
+    tester = MembershipTester(trained.tuned, device="cpu", max_length=48)
+    table = tester.score([trained.members[0], "a", trained.others[0]])
+
+    assert table["loss"].isna().tolist() == [False, True, False] and table.loc[0, "loss"] < table.loc[2, "loss"]
+    assert table.loc[0, "n_tokens"] > 0 and table["id"].tolist() == ["texts-0", "texts-1", "texts-2"]
+
+
+# -- which attacks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("situation", "headline"),
+    [
+        (Situation("causal-lm", has_reference=True), "ez"),
+        (Situation("causal-lm"), "min-k-plus-plus"),
+        (Situation("masked-lm", has_reference=True), "reference-difference"),
+        (Situation("masked-lm"), "loss"),
+        (Situation("sequence-classification", has_labels=True), "loss"),
+        (Situation("sequence-classification"), "confidence"),
+    ],
+)
+def test_the_headline_is_fixed_by_what_the_auditor_has(situation, headline):
+    attacks, found = choice.choose(situation, "default", "standard")
+
+    assert found == headline and found in attacks
+
+
+def test_more_effort_is_more_attacks():
+    everything = Situation("causal-lm", has_reference=True, has_population=True)
+    sizes = [set(choice.choose(everything, "default", effort)[0]) for effort in ("standard", "thorough")]
+
+    assert sizes[0] < sizes[1] and {"recall", "neighbourhood"} <= sizes[1] - sizes[0]
+    assert "lowercase" not in choice.choose(Situation("causal-lm"), "default", "quick")[0]
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(10, 0.1), (20, 0.1), (30, 0.05), (149, 0.05), (150, 0.01), (5000, 0.01)])
+def test_the_verdict_reads_the_lowest_rate_that_there_are_texts_for(n, alpha):
+    assert choice.alpha_for(n) == alpha
