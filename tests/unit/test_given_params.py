@@ -121,7 +121,7 @@ BAD = {
     "a signal without a name": ({"signals": {"depth": {"times": 3}}}, "signals.depth: 'name' is missing"),
     "a signal of nobody": ({"signals": {"depth": {"name": "gradient"}}}, "signals.depth.name: no signal is called 'gradient' (did you mean 'gradient_norm'?)"),
     "an unknown option of a signal": ({"signals": {"depth": {"name": "my_signals.py:depth", "tmes": 3}}}, "unknown key 'tmes' (did you mean 'times'?)"),
-    "no model": ({"design/model": {}}, "neither name nor weights is given"),
+    "no model": ({"design/model": {}}, "none of name, weights and checkpoint is given"),
     "a model that is not there": ({"design/model/name": "your_model.py:get_model"}, "there is no file your_model.py"),
     "weights that are not there": ({"design/model/weights": "yours.safetensors"}, "there is no file 'yours.safetensors'"),
     "a mean without a deviation": ({"design/model/mean": [0.5]}, "mean has 1 values and std 0; give both"),

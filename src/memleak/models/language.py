@@ -68,7 +68,7 @@ class Base(NamedTuple):
 
 def build(recipe: Recipe, dataset: Dataset, seed: int, device: torch.device) -> TextNetwork:
     """The untrained network of a recipe, what is drawn of it from `seed` alone; models with low-rank additions have their base in common."""
-    text = recipe.of_text
+    text = recipe.text
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network, fresh = plugins.function_of("architectures", recipe.architecture)(recipe, dataset, device)
@@ -92,7 +92,7 @@ def build_gpt2(recipe: Recipe, dataset: Dataset, device: torch.device) -> Base:
     """A GPT-2 of the recipe's size (Radford et al. 2019), its weights drawn on the CPU; the head is the embedding's transpose."""
     from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
-    text, tokenizer = recipe.of_text, tokenizer_of(recipe, dataset)
+    text, tokenizer = recipe.text, tokenizer_of(recipe, dataset)
     size: dict[str, Any] = {
         "vocab_size": len(tokenizer), "n_positions": text.max_length, "n_embd": text.width, "n_layer": text.layers, "n_head": text.heads,
         "num_labels": dataset.n_classes,
@@ -104,7 +104,7 @@ def build_gpt2(recipe: Recipe, dataset: Dataset, device: torch.device) -> Base:
 
 def build_checkpoint(recipe: Recipe, dataset: Dataset, device: torch.device) -> Base:
     """A checkpoint's network; layers that it lacks, a classifier's for so many labels, are drawn as its authors draw them."""
-    text = recipe.of_text
+    text = recipe.text
     base = _loaded(text, dataset.n_classes, recipe.weight_dtype, str(device), _stamp(text))
     if text.lora is not None:
         base.network.requires_grad_(False)
@@ -195,7 +195,7 @@ def _set_dropout(network: nn.Module, probability: float) -> None:
 
 def tokenizer_of(recipe: Recipe, dataset: Dataset) -> Any:
     """The tokenizer of a recipe, as `transformers` has them: the one it names, its checkpoint's, or the data set's own."""
-    text = recipe.of_text
+    text = recipe.text
     if text.tokenizer is None and text.checkpoint is None:
         return _tokenizer(str(dataset.tokenizer_path), None, (Path(dataset.tokenizer_path).stat().st_mtime_ns,))
     return _tokenizer(text.tokenizer or text.checkpoint or "", None if text.tokenizer else text.revision, _stamp(text))
@@ -232,7 +232,7 @@ def save(model: TextNetwork, tokenizer: Any, folder: Path) -> None:
 
 def content_of(recipe: Recipe) -> str | None:
     """Digest of the files that a recipe's models begin with; of a checkpoint on the hub its commit. None where they begin with nothing."""
-    text = recipe.of_text
+    text = recipe.text
     if not recipe.reads_texts or (text.checkpoint is None and text.tokenizer is None):
         return None
     said = [(Path(file).name, provenance.file_sha256(file)) for file in text.files()]

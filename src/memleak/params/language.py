@@ -88,7 +88,7 @@ def _tasks(audit: Audit, recipe: Recipe | None) -> set[str | None]:
     """What the heads of the models that are asked do; None for one that is not known before it is loaded."""
     found: set[str | None] = set()
     if recipe is not None:
-        found.add(recipe.of_text.task if recipe.reads_texts else "classification")
+        found.add(recipe.text.task if recipe.reads_texts else "classification")
     if isinstance(audit.design, Given):
         found.add(task_of(audit.design.model.checkpoint) if audit.design.model.checkpoint else "classification")
     return found

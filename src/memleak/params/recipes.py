@@ -61,7 +61,7 @@ class Recipe(Frozen):
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = Field((128,), description="widths of the fully connected layers")
     normalisation: Literal["none", "batch", "group"] = "batch"
     dropout: float = Field(0.0, ge=0, lt=1)
-    text: Text | None = Field(None, description="of models that read texts: gpt2, or a checkpoint to train further")
+    text: Text = Field(default=Text(), description="of models that read texts: gpt2, or a checkpoint to train further")
     epochs: int = Field(0, gt=0)  # 0, like the next and the learning rate: none, since the user's own trainer trains
     batch_size: int = Field(0, gt=0)
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -144,14 +144,14 @@ class Recipe(Frozen):
     def _check_text(self) -> None:
         """Texts are read by some architectures only, and some fields change nothing there."""
         if not self.reads_texts:
-            if self.text is not None:
+            if self.text != Text():
                 raise ValueError(f"text: {self.architecture} reads no texts; leave it out, or use architecture: {' or '.join(ARCHITECTURES)}")
             return
         if self.trainer is not None:
             raise ValueError(f"trainer: models of texts are trained by memleak; leave it out, or use another architecture than {self.architecture}")
-        if self.architecture == "checkpoint" and self.of_text.checkpoint is None:
+        if self.architecture == "checkpoint" and self.text.checkpoint is None:
             raise ValueError("text.checkpoint: missing; name a folder with config.json and weights, or a checkpoint on the Hugging Face hub")
-        if self.architecture == "gpt2" and self.of_text.checkpoint is not None:
+        if self.architecture == "gpt2" and self.text.checkpoint is not None:
             raise ValueError("text.checkpoint: gpt2 begins with random weights; use architecture: checkpoint, or leave it out")
         for name in IDLE_FOR_TEXTS:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
@@ -161,11 +161,6 @@ class Recipe(Frozen):
     def reads_texts(self) -> bool:
         """Whether the model is one of texts."""
         return self.architecture in ARCHITECTURES
-
-    @property
-    def of_text(self) -> Text:
-        """What a model of texts is made of, defaults where nothing is written."""
-        return self.text or Text()
 
     @model_validator(mode="after")
     def _somebody_trains(self) -> Recipe:

@@ -33,7 +33,7 @@ class PlannedRecipe:
 
     def files(self) -> list[str]:
         """The local files beside the data that training begins with: a checkpoint's."""
-        return self.recipe.of_text.files() if self.recipe.reads_texts else []
+        return self.recipe.text.files() if self.recipe.reads_texts else []
 
     def canonical_json(self) -> str:
         """What a job needs to know to train: one text."""

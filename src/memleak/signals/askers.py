@@ -34,7 +34,7 @@ def of_trained(network: Any, dataset: Dataset, recipe: Recipe, device: torch.dev
     """A network that a recipe trained."""
     network.eval()
     if dataset.is_text:
-        return of_texts(network.network, language.tokenizer_of(recipe, dataset), recipe.of_text.max_length)
+        return of_texts(network.network, language.tokenizer_of(recipe, dataset), recipe.text.max_length)
     mean, std = dataset.facts["mean"], dataset.facts["std"]
 
     def taken(inputs: np.ndarray) -> torch.Tensor:

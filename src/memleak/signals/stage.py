@@ -59,7 +59,7 @@ def query(
     if asked.get("space") == "gradient":
         return _write_alignment(output, shard_path, facts["models"], roster, head)
     torch_device = devices.prepare_torch(device)
-    if recipe.reads_texts and recipe.of_text.task in asking.TASKS:
+    if recipe.reads_texts and recipe.text.task in asking.TASKS:
         return asking.query(shard_path, facts, recipe, dataset, roster, asked, head, output, torch_device)
     network = models.build_for(dataset, recipe, seed=0, device=torch_device)
     # audited records of `pairs` are asked one at a time: what is said about one must not depend, to the last bit, on what else is asked

@@ -67,7 +67,7 @@ def check(recipe: Recipe, dataset: Dataset, n_members: int) -> None:
         _say_once(warning)
     network = models.build_for(dataset, recipe, seed=0, device=torch.device("cpu"))
     if recipe.architecture == "checkpoint":
-        check_alone(network, dataset.shape, recipe.of_text.checkpoint or "", torch.tensor([[1, 2, 3, 4], [5, 4, 3, 2], [2, 6, 7, -1]]))
+        check_alone(network, dataset.shape, recipe.text.checkpoint or "", torch.tensor([[1, 2, 3, 4], [5, 4, 3, 2], [2, 6, 7, -1]]))
     elif not plugins.is_built_in("architectures", recipe.architecture):
         check_alone(network, dataset.shape, recipe.architecture)
 

@@ -67,7 +67,7 @@ def why_alone(recipe: Recipe) -> str:
     """Why models of a recipe can only train one after another; empty where they need not."""
     if recipe.trainer is not None:
         return "a trainer of one's own trains one model after another"
-    if recipe.reads_texts and recipe.of_text.lora is None:
+    if recipe.reads_texts and recipe.text.lora is None:
         return "models of texts have a base in common, and train together, with text.lora alone"
     if recipe.reads_texts and recipe.dp is not None:
         return "gradients of single texts are taken one model after another"

@@ -45,7 +45,7 @@ def encoded_of(
     dataset: Dataset, rows: np.ndarray, recipe: Recipe, view: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Encoded:  # fmt: skip
     """The texts of some rows of a data set as models of a recipe read them; a row is cut into tokens once in a process."""
-    text, tokenizer = recipe.of_text, language.tokenizer_of(recipe, dataset)
+    text, tokenizer = recipe.text, language.tokenizer_of(recipe, dataset)
     if view is not None:
         return encode(tokenizer, list(view(dataset.inputs[rows])), text.max_length)
     kept = _kept(provenance.digest([str(dataset.path), dataset.facts["sha256"], text.model_dump(mode="json")], 64))
@@ -72,7 +72,7 @@ def _joined(places: Sequence[tuple[Encoded, int]]) -> Encoded:
 
 def is_causal(recipe: Recipe) -> bool:
     """Whether what a recipe's models learn is the next token, rather than a label."""
-    return recipe.reads_texts and recipe.of_text.task == "causal-lm"
+    return recipe.reads_texts and recipe.text.task == "causal-lm"
 
 
 def of_tokens(logits: torch.Tensor, tokens: torch.Tensor, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,7 +191,7 @@ def pretrain(dataset: Dataset, recipe: Recipe, output: Path, device: torch.devic
         raise ParamsError(f"{output}: is there already; name another folder, or remove it")
     members = np.arange(len(dataset.inputs))
     check_recipe(recipe, dataset, len(members))
-    if recipe.dp is not None or recipe.early_stopping is not None or recipe.of_text.lora is not None:
+    if recipe.dp is not None or recipe.early_stopping is not None or recipe.text.lora is not None:
         raise ParamsError("pretrain: it writes a whole model trained on all texts; leave dp, early_stopping and lora out")
     task = Task(output.name, 0, "fit", "base", randomness.derive(seed, "pretrain"), members, None, None, members[:0])
     network = loop.initial(task, dataset, recipe, device)

@@ -114,7 +114,7 @@ def query(
     showing = Showing(asked, dataset, roster, recipe.reserve)
     answers = Answers(asked, roster, len(facts["models"]), len(showing.names))
     network = language.build(recipe, dataset, 0, device).eval()
-    reader = Reader(network.network, recipe.of_text.task, language.tokenizer_of(recipe, dataset), recipe.of_text.max_length)
+    reader = Reader(network.network, recipe.text.task, language.tokenizer_of(recipe, dataset), recipe.text.max_length)
     # audited texts of `pairs` are asked one at a time: what is said about one must not depend, to the last bit, on what else is asked
     budget = 1 if asked["samples"] == "targets" else None
     read = [reader.read(showing.shown(number), roster.sample_id) for number in range(len(showing.names))]
