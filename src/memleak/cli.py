@@ -61,6 +61,27 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--directory", type=Path, help="where results go (default: beside params.yaml)")
     one.add_argument("--cores", default="all")
 
+    texts = verb("tester", verbs.tester, "can the training texts of a language model, or of a classifier of texts, be recognised?")
+    texts.add_argument("--model", required=True, help="a folder as transformers keeps it, or a name on the hub")
+    for side, meaning in (("train", "texts that it was trained on"), ("test", "texts that it was not trained on, of the same kind")):
+        texts.add_argument(f"--{side}", type=Path, required=True, help=f"{meaning}: .parquet, .csv, .jsonl, .json or .txt (a text a line)")
+    texts.add_argument("--population", type=Path, help="further texts that it was not trained on, for attacks that compare with some")
+    texts.add_argument("--reference", help="a folder or name of a model that has not seen the training texts, or `base`: what it was fine-tuned from")
+    texts.add_argument("--tokenizer", help="a folder, a tokenizer.json or a name (default: the model's own)")
+    texts.add_argument("--column", default="text", help="that holds the texts (default: %(default)s); labels of classes stand in the column label")
+    texts.add_argument("--max-length", type=int, default=256, help="tokens of a text that are read (default: %(default)s)")
+    texts.add_argument("--batch-size", type=int, default=4, help="texts of that length that are asked at once on a CPU (default: %(default)s)")
+    texts.add_argument("--attacks", nargs="+", help="such as min-k zlib ez (default: all that fit)")
+    texts.add_argument("--effort", choices=("quick", "standard", "thorough"), default="standard", help="default: %(default)s")
+    overlap_help = "of test texts with training texts (default: %(default)s)"
+    texts.add_argument("--on-overlap", choices=("drop", "warn", "error"), default="drop", help=overlap_help)
+    texts.add_argument("--directory", type=Path, help="keep all artefacts there")
+    for kind, meaning in (("output", "the page, HTML"), ("json", "all numbers, without texts"), ("csv", "a row a text and attack, without texts")):
+        texts.add_argument(f"--{kind}", type=Path, help=meaning)
+    texts.add_argument("--offline", action="store_true", help="look for models in the hub's cache only")
+    texts.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    texts.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
     check = verb("check", verbs.check, "does a plug-in of your own hold the laws that an audit rests on?")
     check.add_argument("room", choices=("attacks", "datasets", "models", "releases", "signals", "trainers"))
     check.add_argument("name", help="file.py:function")

@@ -214,6 +214,28 @@ def init(a: argparse.Namespace) -> str:
     return f"written: {written}\nnow: cd {a.folder} && snakemake --cores all"
 
 
+def tester(a: argparse.Namespace) -> str:
+    from memleak.tester import MembershipTester, files
+
+    train, test = files.read(a.train, a.column), files.read(a.test, a.column)
+    others = None if a.population is None else files.read(a.population, a.column)["text"].tolist()
+    device, is_local = None if a.device == "auto" else a.device, a.offline or None
+    with MembershipTester(
+        a.model, device, a.max_length, a.batch_size, reference=a.reference, tokenizer=a.tokenizer, seed=a.seed, local_files_only=is_local
+    ) as audited:
+        if audited.task in files.IN_PYTHON:
+            raise ValueError(f"--model: {a.model} is asked as {audited.task}, and a file of texts cannot say that; audit it from Python")
+        report = audited.run_attacks(
+            train, test, attacks=a.attacks or "default", population=others, effort=a.effort, on_overlap=a.on_overlap, directory=a.directory
+        )
+    said = [str(report), "", "What to do:", *(f"{i}. {one}" for i, one in enumerate(report.recommendations(), 1))]
+    for path, write in ((a.output, report.to_html), (a.json, report.to_json), (a.csv, report.to_csv)):
+        if path is not None:
+            write(path)
+            said.append(f"written: {path}")
+    return "\n".join([*said, *([f"artefacts: {a.directory}"] if a.directory else [])])
+
+
 def import_(a: argparse.Namespace) -> str:
     from memleak import imports, pipeline
 

@@ -25,7 +25,7 @@ N_WORDS = 36  # of a passage of WikiText-2: about 60 tokens
 N_BASE, N_AUDITED = 1600, 1200  # passages that the base model is trained on, and those of which 400 are the pool
 PRETRAINING = {
     "architecture": "gpt2", "text": {"layers": 2, "width": 64, "heads": 2, "max_length": LENGTH},
-    "epochs": 20, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.001,
+    "epochs": 6, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.001,  # with more it knows these texts by heart, and others less
 }  # fmt: skip
 FINE_TUNING = {"four-epochs": {"epochs": 4, "learning_rate": 0.001}, "one-epoch": {"epochs": 1, "learning_rate": 0.0007}}
 REFERENCE_FREE = {
@@ -82,5 +82,46 @@ def audits(request, tmp_path_factory) -> dict[str, pd.DataFrame]:
 def _table(metrics) -> pd.DataFrame:
     rows = {}
     for name, one in metrics["attacks"].items():
-        rows[name] = {key: one["auc"][key] for key in ("value", "low", "high")} | {"tpr": one["tpr"][0]["value"]}
+        rows[name] = {key: one["auc"][key] for key in ("value", "low", "high")} | {"tpr": next(rate["value"] for rate in one["rates"] if rate["at_fpr"] == 0.01)}
     return pd.DataFrame(rows).T.rename(columns={"value": "auc"})
+
+
+def auc(table: pd.DataFrame, *attacks: str) -> np.ndarray:
+    return table.loc[list(attacks), "auc"].to_numpy()
+
+
+def test_a_reference_turns_little_into_much(audits):
+    """The model before fine-tuning is most of the gain, models with and without each text are the rest."""
+    for name, least in (("four-epochs", (0.9, 0.97)), ("one-epoch", (0.75, 0.85))):
+        table = audits[name]
+        of_base, of_trained = auc(table, *BASE), auc(table, *TRAINED)
+
+        assert auc(table, "loss")[0] < of_base.min() and of_base.max() > least[0] and of_trained.min() > least[1]
+        assert of_base.max() < of_trained.max()
+        assert table.loc["lira", "tpr"] > 2 * table.loc["loss", "tpr"]
+    assert auc(audits["one-epoch"], "loss")[0] < 0.7 < auc(audits["one-epoch"], *BASE).max()
+
+
+def test_lira_and_rmia_in_log_space_are_the_best(audits):
+    for table in audits.values():
+        best = table["auc"].max()
+
+        assert auc(table, "lira", "lira-offline", "rmia", "rmia-offline") == pytest.approx(best, abs=0.03)
+
+
+def test_rmia_with_probabilities_drowns_in_one_minus_a(audits):
+    """exp(-loss) of a text is about .01: (1 - a) / 2 beside it is all that is left, and the attack is the loss."""
+    for table in audits.values():
+        assert auc(table, "rmia-a0", "rmia-a03") == pytest.approx(auc(table, "loss")[0], abs=0.02)
+        assert auc(table, "rmia-offline")[0] > auc(table, "rmia-a0")[0] + 0.02
+
+
+def test_what_never_looks_at_the_text_itself_sees_next_to_nothing(audits):
+    for table in audits.values():
+        assert auc(table, *BLIND_TO_THE_TEXT) == pytest.approx(0.5, abs=0.06)
+
+
+def test_every_attack_sees_more_after_more_epochs(audits):
+    loud = [name for name in ATTACKS if name not in BLIND_TO_THE_TEXT]
+
+    assert (auc(audits["four-epochs"], *loud) > auc(audits["one-epoch"], *loud)).all()

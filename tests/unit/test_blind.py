@@ -245,7 +245,7 @@ def test_texts_that_share_no_word_have_looks_too():
 def test_looks_of_texts_are_few_columns_and_the_same_every_time(passages):
     found = looks.features(passages, np.zeros(1200, int))
 
-    assert found.shape == (1200, 100 + 8 + 1) and np.array_equal(found, looks.features(passages, np.zeros(1200, int)))
+    assert found.shape == (1200, 100 + 13 + 1) and np.array_equal(found, looks.features(passages, np.zeros(1200, int)))
 
 
 @pytest.mark.parametrize("seed", range(3))

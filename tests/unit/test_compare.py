@@ -7,7 +7,7 @@ import pytest
 from pytest import approx
 from scipy.stats import norm
 
-from memleak.metrics import pooled, roc
+from memleak.metrics import compare, pooled, roc
 from memleak.metrics.compare import against_headline, delong, paired_bootstrap
 
 from .test_pooled import halves
@@ -18,6 +18,20 @@ def two_attacks(targets=8, samples=300, a=1.0, b=1.0, alike=0.8, seed=0, **level
     first, truth, unit = halves(targets, samples, 0.0, seed=seed, **levels)
     second, _, _ = halves(targets, samples, 0.0, seed=seed + 10_000, **levels)
     return first + a * truth, alike * first + np.sqrt(1 - alike**2) * second + b * truth, truth, unit
+
+
+def test_attacks_that_are_resampled_together_have_the_numbers_of_each_pair_alone(monkeypatch):
+    a, b, truth, unit = two_attacks(4, 60)
+    gaps = np.where(np.arange(60) < 5, np.nan, a)
+    scores = {"a": a, "b": b, "mean": a + b, "gaps": gaps}
+    found = against_headline(scores, "b", truth, unit)
+    monkeypatch.setattr(compare, "AT_ONCE", 1)
+
+    assert found == against_headline(scores, "b", truth, unit)
+    for name in ("a", "mean", "gaps"):
+        alone = paired_bootstrap(scores[name], b, truth, unit)
+        for measure in ("auc", "tpr"):
+            assert {key: value for key, value in found[name][measure].items() if key != "p_holm"} == alone[measure]
 
 
 def test_delong_is_the_slow_formula_ties_included():

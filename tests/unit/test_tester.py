@@ -18,10 +18,12 @@ import yaml
 from pytest import approx
 
 import memleak
-from memleak import params, plan
+from memleak import cli, params, plan
+from memleak.metrics import texts
 from memleak.models import ModelError
 from memleak.models.tokens import encode
-from memleak.tester import MembershipTester, choice
+from memleak.report import page
+from memleak.tester import MembershipTester, choice, files
 from memleak.tester.choice import Situation
 from memleak.tester.texts import TextsError
 
@@ -315,7 +317,7 @@ def test_a_classifier_is_asked_with_labels_and_without(tmp_path):
 def test_the_folder_is_one_that_the_workflow_reads(report, monkeypatch):
     folder = Path(report.metadata["directory"])
     monkeypatch.chdir(folder)
-    planned = plan.build(params.validate(yaml.safe_load((folder / "params.yaml").read_text()))).audits["texts"]
+    planned = planned_in(folder)
 
     assert Path(planned.data_path()).is_file() and all(Path(path).is_file() for path in planned.signals())
     assert (folder / "report.html").is_file() and json.loads((folder / "membership.json").read_text()) == report.found
@@ -344,6 +346,123 @@ def test_scores_of_texts_need_no_second_list(trained):
 
     assert table["loss"].isna().tolist() == [False, True, False] and table.loc[0, "loss"] < table.loc[2, "loss"]
     assert table.loc[0, "n_tokens"] > 0 and table["id"].tolist() == ["texts-0", "texts-1", "texts-2"]
+
+
+def test_a_report_shows_itself_in_few_lines(report):
+    assert repr(report) == str(report) and len(str(report).splitlines()) < 20 and "DataFrame" not in repr(report)
+    assert report._repr_html_().startswith("<p>tuned: HIGH, risk") and "<td>ez</td>" in report._repr_html_()
+
+
+# -- the same controls in the pipeline ------------------------------------------------------------------------------
+
+
+def planned_in(folder: Path) -> plan.PlannedAudit:
+    """The audit of the params.yaml of the folder that we stand in."""
+    return plan.build(params.validate(yaml.safe_load((folder / "params.yaml").read_text()))).audits["texts"]
+
+
+def test_the_controls_of_texts_are_those_of_the_pipeline(report, monkeypatch):
+    folder = Path(report.metadata["directory"])
+    monkeypatch.chdir(folder)
+    known = json.loads(Path("results/metrics/texts.json").read_text())["controls"]
+    said = pd.read_parquet(planned_in(folder).signals()[0])
+    losses = np.array([-np.mean(row, dtype=np.float64) for row in said["reference_log_prob"]])
+
+    assert {key: report.controls[key] for key in known if key in report.controls} == {key: known[key] for key in known if key in report.controls}
+    assert known["placebo"]["auc"]["value"] == approx(np.mean(losses[:60, None] < losses[None, 60:]))
+    assert known["length"]["sizes"]["bytes"]["auc"]["value"] == approx(texts.aucs({"n": said["n_bytes"]}, np.arange(120) < 60)["n"]["auc"]["value"])
+
+
+def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
+    folder = Path(report.metadata["directory"])
+    monkeypatch.chdir(folder)
+    planned = planned_in(folder)
+    metrics = json.loads(Path("results/metrics/texts.json").read_text())
+    timings = pd.DataFrame({"stage": ["score"], "seconds": [1.0]})
+    html, _ = page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))
+
+    length, placebo = (report.controls[name] for name in ("length", "placebo"))
+    assert "Length: can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
+    assert f"Placebo: does the loss of the reference, which has not seen them, tell members? AUC {placebo['auc']['value']:.3f}" in html
+    del metrics["controls"]["length"], metrics["controls"]["placebo"]
+    assert "Placebo" not in page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))[0]
+
+
+# -- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lists(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The two lists as files."""
+    folder = tmp_path_factory.mktemp("lists")
+    (folder / "train.txt").write_text("\n".join(trained.members))
+    (folder / "test.jsonl").write_text("\n".join(json.dumps({"text": text, "id": f"visit {i}"}) for i, text in enumerate(trained.others)))
+    return {"train": str(folder / "train.txt"), "test": str(folder / "test.jsonl")}
+
+
+def test_the_verb_does_what_the_tester_does(trained, lists, tmp_path, capfd):
+    asked = ["tester", "--model", trained.tuned, "--train", lists["train"], "--test", lists["test"], "--max-length", "48", "--device", "cpu"]
+    written = {kind: str(tmp_path / f"report.{kind}") for kind in ("html", "json", "csv")}
+    code = cli.main([*asked, "--attacks", "loss", "--output", written["html"], "--json", written["json"], "--csv", written["csv"]])
+    said, noise = capfd.readouterr()
+
+    expected = MembershipTester(trained.tuned, device="cpu", max_length=48).run_attacks(trained.members, trained.others, attacks=["loss"])
+    assert code == 0 and noise == ""
+    assert json.loads(Path(written["json"]).read_text())["attacks"] == expected.found["attacks"]
+    assert str(expected) in said and f"1. {expected.recommendations()[0]}" in said and f"written: {written['csv']}" in said
+    assert pd.read_csv(written["csv"])["id"].tolist()[60:62] == ["visit 0", "visit 1"] and "<h1>tuned" in Path(written["html"]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"train": "nowhere.txt"}, "memleak tester: nowhere.txt: there is no such file or folder"),
+        ({"column": "note"}, "there is no column note; it has text, id; name one of them"),
+        ({"attacks": "ez"}, "memleak tester: attacks: 'ez' compares with a model that has not seen the texts"),
+        ({"reference": "base"}, "reference: nothing says what"),
+        ({"model": "nobody/has-this-model"}, "nobody/has-this-model"),
+    ],
+)
+def test_the_verb_answers_bad_input_in_one_sentence(trained, lists, changed, sentence, capsys):
+    asked = {"model": trained.tuned, **lists, "device": "cpu"} | changed
+    code = cli.main(["tester", "--offline", *(word for key, value in asked.items() for word in (f"--{key}", value))])
+    said = capsys.readouterr()
+
+    assert code == 1 and sentence in said.err and said.err.count("\n") == 1 and said.out == ""
+
+
+def test_labels_in_a_file_are_a_classifiers_labels(tmp_path):
+    pd.DataFrame({"text": ["a b", "c d"], "label": ["urgent", "calm"]}).to_csv(tmp_path / "named.csv", index=False)
+    pd.DataFrame({"text": ["a b", "c d"], "label": [2, 0]}).to_parquet(tmp_path / "numbered.parquet")
+
+    assert files.read(tmp_path / "named.csv")["label"].tolist() == ["urgent", "calm"]
+    assert files.read(tmp_path / "numbered.parquet")["label"].tolist() == [2, 0]
+
+
+# -- what a user is told -------------------------------------------------------------------------------------------
+
+
+def test_every_warning_of_a_checkpoint_is_told_once(trained):
+    tester = MembershipTester(trained.tuned, device="cpu", max_length=100, reference=trained.base)
+    found = tester.run_attacks(trained.members, trained.others, attacks=["loss"], controls=False)
+    tester.checkpoint.warnings.append("2 weights of the checkpoint are not used")
+    assert tester.reference is not None
+    tester.reference.warnings.append("1 weight is not used")
+    again = tester.run_attacks(trained.members, trained.others, attacks=["loss"], controls=False)
+
+    assert found.warnings == ["max_length: 100 tokens asked, the model reads 64; texts are cut there"]
+    assert again.warnings == [*found.warnings, "2 weights of the checkpoint are not used", "reference: 1 weight is not used"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_tiny_audit_of_a_model_that_pads_is_quiet(tmp_path, capfd):
+    """transformers warns of a first token that is the padding, scikit-learn of one direction."""
+    texts_ = notes(6, 4)
+    checkpoints.edit_config(checkpoints.tiny_gpt2(tmp_path / "gpt2", texts_, pad=True), pad_token_id=1, eos_token_id=0, bos_token_id=0)
+    capfd.readouterr()
+    found = MembershipTester(str(tmp_path / "gpt2"), device="cpu", max_length=32).run_attacks(texts_[:1], texts_[1:2])
+
+    assert capfd.readouterr() == ("", "") and found.risk_level == "inconclusive"
 
 
 # -- which attacks -------------------------------------------------------------------------------------------------

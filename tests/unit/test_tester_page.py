@@ -133,7 +133,7 @@ def test_a_page_without_controls_says_that_they_were_not_asked_for(report):
 @pytest.mark.parametrize(
     ("changed", "words_"),
     [
-        ({"reference": None}, "No reference model was given"),
+        ({"reference": None}, "No reference model was asked"),
         ({"flagged": 7}, "7 training texts are flagged"),
         ({"fit": {"members": 1.0, "non_members": 1.75, "gap": 0.75}}, "0.75 nats below"),
         ({"n": {"members": 12, "non_members": 60, "overlap": 0, "near": 0, "truncated_members": 0, "truncated_non_members": 0}}, "12 training and 60 test texts: below 20 a side no grade"),
@@ -148,6 +148,32 @@ def test_each_recommendation_names_the_number_that_fired_it(report, changed, wor
     (said,) = [one for one in with_found(report, **changed).recommendations() if words_ in one]
 
     assert re.search(r"\d", said) and re.search(r"[Aa]udit|report\.", said)
+
+
+def layers(outstanding: str | None) -> dict[str, Any]:
+    rows = [
+        {"name": f"h.{i}", "auc": {"value": 0.5 + i / 10, "low": 0.45 + i / 10, "high": 0.55 + i / 10}, "p": 0.5 if i < 3 else 0.001}
+        for i in range(4)
+    ]
+    return {"rows": rows, "n_members": N, "n_non_members": N, "outstanding": outstanding, "median": 0.65}
+
+
+def test_a_layer_that_stands_out_is_a_hint_and_says_so(report):
+    one = with_found(report, layers=layers("h.3"))
+    (said,) = [said for said in one.recommendations() if "layers" in said]
+
+    assert (
+        "Of 4 layers the gradients of h.3 tell members best (AUC 0.800 [0.750, 0.850]; the median layer 0.650): a hint" in said and "no proof" in said
+    )
+    assert "The gradients of h.3 tell members best" in words(one.to_html()) and Tags(one.to_html()).open == []
+    assert [label.get_text() for label in one.visualize()["layers"].axes[0].get_yticklabels()] == ["h.0", "h.1", "h.2", "h.3"]
+
+
+def test_where_no_layer_stands_out_none_is_recommended(report):
+    none = with_found(report, layers=layers(None))
+
+    assert not any("layers" in said for said in none.recommendations()) and "No layer stands out." in words(none.to_html())
+    assert "<h2>Layers</h2>" not in report.to_html()
 
 
 def test_what_did_not_fire_is_not_recommended(report):

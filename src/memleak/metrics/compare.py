@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from scipy import special, stats
 
 from memleak.metrics import clusters, pooled
 from memleak.metrics.intervals import holm
+
+AT_ONCE = 2**22  # scores of attacks that are resampled together
 
 
 def delong(scores_a: np.ndarray, scores_b: np.ndarray, is_member: np.ndarray, confidence: float = 0.95) -> dict[str, float]:
@@ -65,7 +67,26 @@ def paired_bootstrap(
         raise ValueError(f"scores of shapes {a.shape} and {b.shape}; the same targets and samples are expected")
     missing = np.isnan(a) | np.isnan(b)
     first, second = (clusters.pool(np.where(missing, np.nan, x), is_member, unit, group) for x in (a, b))
-    return {"auc": _auc_difference(first, second, confidence), "tpr": {"at_fpr": fpr} | _tpr_difference(first, second, fpr, confidence)}
+    drawn_a, drawn_b = _resampled([first, second], fpr, _n_draws(first, second, fpr))
+    return _differences(first, second, drawn_a, drawn_b, fpr, confidence)
+
+
+def _differences(a: clusters.Pool, b: clusters.Pool, drawn_a: np.ndarray, drawn_b: np.ndarray, fpr: float, confidence: float) -> dict[str, Any]:
+    """Of two attacks, and of their resampled TPRs [3, draws] each."""
+    return {"auc": _auc_difference(a, b, confidence), "tpr": {"at_fpr": fpr} | _tpr_difference(a, b, drawn_a - drawn_b, fpr, confidence)}
+
+
+def _n_draws(a: clusters.Pool, b: clusters.Pool, fpr: float) -> int:
+    return pooled.n_draws_for([a, b], np.array([fpr]))
+
+
+def _resampled(pools: Sequence[clusters.Pool], fpr: float, n_draws: int) -> list[np.ndarray]:
+    """The TPR of several attacks where units, groups and cells are resampled, [3, draws] each; they may share the draws, which are always the same."""
+    drawn = np.zeros((3, n_draws, len(pools)))
+    for which in range(3):
+        if which or pools[0].n_units > 1:  # one unit, drawn from one, is itself: there is no spread
+            drawn[which] = pooled.resampled_tpr(pools, which, np.array([fpr]), n_draws)[:, :, 0]
+    return list(np.moveaxis(drawn, 2, 0))
 
 
 def _auc_difference(a: clusters.Pool, b: clusters.Pool, confidence: float) -> dict[str, float]:
@@ -80,14 +101,10 @@ def _auc_difference(a: clusters.Pool, b: clusters.Pool, confidence: float) -> di
     return {"a": auc_a, "b": auc_b} | difference(auc_a - auc_b, half, a.n_units, confidence)
 
 
-def _tpr_difference(a: clusters.Pool, b: clusters.Pool, fpr: float, confidence: float) -> dict[str, float]:
-    levels = np.array([fpr])
+def _tpr_difference(a: clusters.Pool, b: clusters.Pool, drawn: np.ndarray, fpr: float, confidence: float) -> dict[str, float]:
+    """The difference of two TPRs, and its spread where it is resampled, [3, draws]."""
     values = [int(one.is_member[: one.prefix(np.floor(fpr * one.n_others + 1e-9))].sum()) / one.n_members for one in (a, b)]
-    n_draws = pooled.n_draws_for([a, b], levels)
-    spread = []
-    for which in range(3):
-        tpr = pooled.resampled_tpr([a, b], which, levels, n_draws)[:, :, 0]
-        spread.append(float(np.nanvar(tpr[:, 0] - tpr[:, 1])))
+    spread = [float(np.nanvar(differences)) for differences in drawn]
     spread[0] *= a.n_units / max(a.n_units - 1, 1)
     half = clusters.half_width(spread, a.n_units, confidence, spread[2])
     return {"a": values[0], "b": values[1]} | difference(values[0] - values[1], half, a.n_units, confidence)
@@ -97,12 +114,34 @@ def against_headline(
     scores: Mapping[str, np.ndarray], headline: str, is_member: np.ndarray, unit: np.ndarray | None = None, group: np.ndarray | None = None,
     fpr: float = 0.01, confidence: float = 0.95,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every other attack less the headline attack, as `paired_bootstrap`; `p_holm` corrects for their number."""
+    """Every other attack less the headline attack, as `paired_bootstrap`; `p_holm` corrects for their number.
+
+    Attacks without NaN are resampled together, the headline once for all of them; of large audits some at a time.
+    """
     if headline not in scores:
         raise ValueError(f"headline {headline} has no scores; there are {', '.join(sorted(scores))}")
     others = [name for name in scores if name != headline]
-    found = {name: paired_bootstrap(scores[name], scores[headline], is_member, unit, group, fpr, confidence) for name in others}
+    whole = [name for name in others if not np.isnan(scores[name]).any() and not np.isnan(scores[headline]).any()]
+    at_once, found = max(1, AT_ONCE // max(np.size(scores[headline]), 1)), dict[str, Any]()
+    for start in range(0, len(whole), at_once):
+        some = {name: scores[name] for name in [*whole[start : start + at_once], headline]}
+        found |= _together(some, headline, is_member, unit, group, fpr, confidence)
+    found |= {name: paired_bootstrap(scores[name], scores[headline], is_member, unit, group, fpr, confidence) for name in others if name not in whole}
+    found = {name: found[name] for name in others}
     for measure in ("auc", "tpr"):
         for name, p in zip(others, holm([found[name][measure]["p"] for name in others]), strict=True):
             found[name][measure]["p_holm"] = float(p)
     return found
+
+
+def _together(
+    scores: Mapping[str, np.ndarray], headline: str, is_member: np.ndarray, unit: np.ndarray | None, group: np.ndarray | None, fpr: float, confidence: float
+) -> dict[str, Any]:  # fmt: skip
+    """`paired_bootstrap` of each attack with the headline, scores [T, N] without NaN."""
+    pools = {name: clusters.pool(np.atleast_2d(np.asarray(values, dtype=np.float64)), is_member, unit, group) for name, values in scores.items()}
+    drawn: dict[int, dict[str, np.ndarray]] = {}
+    n_draws = {name: _n_draws(one, pools[headline], fpr) for name, one in pools.items() if name != headline}
+    for n in set(n_draws.values()):
+        of_n = [headline, *(name for name in n_draws if n_draws[name] == n)]
+        drawn[n] = dict(zip(of_n, _resampled([pools[name] for name in of_n], fpr, n), strict=True))
+    return {name: _differences(pools[name], pools[headline], drawn[n][name], drawn[n][headline], fpr, confidence) for name, n in n_draws.items()}

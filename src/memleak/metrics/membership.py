@@ -41,10 +41,11 @@ class Membership:
 def membership(scores: np.ndarray, is_member: np.ndarray, group: np.ndarray | None = None, seed: int = 0, confidence: float = 0.95) -> Membership:
     """P(member) of each text by its score [N], fitted on the texts of other folds, at a prior of one half.
 
-    A logistic regression on the score alone (Platt 1999, with his targets, so that a perfect separation stays finite), both
-    sides weighing alike. Its slope is never negative: higher means rather a member, and where members score lower
-    nothing is learned. Near duplicates share a `group` [N] and so a fold. Log-odds are means over three divisions; the
-    interval is that of the fitted line, and not of what other attacks would say.
+    A logistic regression on the score alone (Platt 1999, with targets short of 0 and 1 as his, so that a perfect separation
+    stays finite), both sides weighing alike. Its slope is never negative: higher means rather a member, and where members
+    score lower nothing is learned. Near duplicates share a `group` [N] and so a fold, and count as one text in the
+    interval. Log-odds are means over three divisions; the interval is that of the fitted line, and not of what other
+    attacks would say.
     """
     s, truth = np.asarray(scores, dtype=np.float64), np.asarray(is_member, dtype=bool)
     groups = np.arange(len(s)) if group is None else np.asarray(group)
@@ -52,7 +53,7 @@ def membership(scores: np.ndarray, is_member: np.ndarray, group: np.ndarray | No
     centre, error = np.full((N_REPEATS, len(s)), np.nan), np.full((N_REPEATS, len(s)), np.nan)
     for repeat in range(N_REPEATS):
         for before, here in divisions(truth, groups, there, seed, repeat):
-            centre[repeat, here], error[repeat, here] = _platt(s[before], truth[before]).log_odds(s[here])
+            centre[repeat, here], error[repeat, here] = _platt(s[before], truth[before], groups[before]).log_odds(s[here])
     half = float(special.ndtri(0.5 + confidence / 2)) * error.mean(axis=0)
     middle = centre.mean(axis=0)
     return Membership(special.expit(middle), special.expit(middle - half), special.expit(middle + half))
@@ -83,14 +84,20 @@ class _Line:
         return self.beta @ x, np.sqrt(np.einsum("in,ij,jn->n", x, self.covariance, x))
 
 
-def _platt(scores: np.ndarray, truth: np.ndarray) -> _Line:
-    """Logistic regression on one score with Platt's targets, both sides weighing alike, slope at least 0."""
+def _platt(scores: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> _Line:
+    """Logistic regression on one score with Platt's targets, both sides weighing alike, slope at least 0.
+
+    A text of the smaller side weighs more, and so does its error: the covariance is that of weighted sums, in which texts
+    of one group err alike. The targets of both sides are as far from 0 and 1, by the size that both together are worth:
+    with his own a smaller side would be held less likely even where nothing is learned.
+    """
     n_members, n_others = int(truth.sum()), int((~truth).sum())
     if not n_members or not n_others:
         return _Line(0.0, 1.0, np.zeros(2), np.full((2, 2), np.inf))
     mean, scale = float(scores.mean()), float(scores.std()) or 1.0
     x = np.stack([np.ones(len(scores)), (scores - mean) / scale])
-    target = np.where(truth, (n_members + 1) / (n_members + 2), 1 / (n_others + 2))
+    short = 1 / (2 + 2 * n_members * n_others / len(scores))  # of equal sides Platt's 1 / (n + 2)
+    target = np.where(truth, 1 - short, short)
     weight = len(scores) / (2 * np.where(truth, n_members, n_others))
     beta = np.zeros(2)
     for _ in range(N_STEPS):
@@ -100,18 +107,35 @@ def _platt(scores: np.ndarray, truth: np.ndarray) -> _Line:
         beta = beta + step
         if np.abs(step).max() < 1e-10:
             break
-    return _Line(mean, scale, beta if beta[1] > 0 else np.zeros(2), np.linalg.inv(information))
+    return _Line(mean, scale, beta if beta[1] > 0 else np.zeros(2), _covariance(x * (weight * np.sqrt(p * (1 - p))), information, groups))
 
 
-def p_values(scores: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+def _covariance(errors: np.ndarray, information: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Covariance [2, 2] of a line from the deviation of what each text adds to its equations, [2, n]; those of one group add up."""
+    which = np.unique(groups, return_inverse=True)[1]
+    of_groups = np.stack([np.bincount(which, row) for row in errors])
+    inverse = np.linalg.inv(information)
+    return np.asarray(inverse @ (of_groups @ of_groups.T) @ inverse)
+
+
+def p_values(scores: np.ndarray, is_member: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
     """How often a non-member scores as high as each text, (1 + k) / (1 + n), [N]; a non-member is compared with the others, NaN without a score.
 
-    Nothing is fitted: of a text that was not trained on, and is like the non-members, the p-value is uniform.
+    Nothing is fitted: of a text that was not trained on, and is like the non-members, the p-value is uniform. Near
+    duplicates share a `group` [N] and count as one non-member, each for its part: five texts in twelve copies are no sixty.
     """
     s, truth = np.asarray(scores, dtype=np.float64), np.asarray(is_member, dtype=bool)
-    others = np.sort(s[~truth & np.isfinite(s)])
-    as_high = (len(others) - np.searchsorted(others, s, side="left")).astype(np.float64)
-    p = np.where(truth, (1 + as_high) / (1 + len(others)), as_high / max(len(others), 1))  # of itself and n - 1 others, as many as are as high
+    others = np.flatnonzero(~truth & np.isfinite(s))
+    own = np.arange(len(others)) if group is None else np.unique(np.asarray(group)[others], return_inverse=True)[1]
+    part, n = (1 / np.bincount(own))[own], len(np.unique(own))
+    order = np.argsort(-s[others], kind="stable")
+    sums = np.append(0.0, np.cumsum(part[order]))
+    as_high = sums[np.searchsorted(-s[others][order], -s, side="right")]
+    p = (1 + as_high) / (1 + n)
+    for k in np.unique(own):  # of a non-member its own group is one more, as the text itself is of a member
+        here = others[own == k]
+        in_own = np.mean(s[here][None, :] >= s[here][:, None], axis=1)
+        p[here] = (1 + as_high[here] - in_own) / n
     return np.where(np.isfinite(s), p, np.nan)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from memleak import artefacts
 from memleak.attacks import pools
 from memleak.attacks.pools import Models
-from memleak.metrics import blind, calibration, compare, pooled, slices, units
+from memleak.metrics import blind, calibration, compare, pooled, slices, texts, units
 from memleak.metrics.audited import OF_UNIT, audited, worst
 from memleak.metrics.intervals import models_for_level
 
@@ -133,7 +133,7 @@ def measure(
     return metrics, exposed, pd.concat(curves, ignore_index=True)
 
 
-def blind_controls(plan_path: Path, samples_path: Path, features_path: Path, score_path: Path) -> dict[str, Any]:
+def given_controls(plan_path: Path, samples_path: Path, features_path: Path, score_path: Path, signal_paths: Sequence[Path]) -> dict[str, Any]:
     """Controls of a given model, whose members nobody drew: can they be told without it, and do the metrics hold their level?"""
     samples, seen = units.read_samples(plan_path, samples_path), pd.read_parquet(features_path)
     if not np.array_equal(seen["sample_id"], samples["sample_id"]):
@@ -143,7 +143,25 @@ def blind_controls(plan_path: Path, samples_path: Path, features_path: Path, sco
     return {
         "blind": blind.measure(seen.drop(columns="sample_id").to_numpy(), is_member, samples["group_id"].to_numpy()),
         "permuted": blind.permuted(scores["score"][audit.rows[0]], audit.truth[0], audit.group),
+        **_text_controls(artefacts.read_facts(plan_path)["recipe"], samples_path, signal_paths, samples, is_member),
     }
+
+
+def _text_controls(model: str, samples_path: Path, signal_paths: Sequence[Path], samples: pd.DataFrame, is_member: np.ndarray) -> dict[str, Any]:
+    """Of a language model: can members be told by their length alone, or by its reference, which has not seen them? Nothing of other models."""
+    path = next(path for path in signal_paths if any(one["model_id"] == model for one in artefacts.read_facts(path)["models"]))
+    columns = artefacts.columns_of(path)
+    if "n_tokens" not in columns:
+        return {}
+    asked = pools.read_samples(samples_path)[0]["sample_id"].to_numpy()  # what references know besides included
+    names = ["n_bytes", "n_tokens", *(["reference_log_prob"] if "reference_log_prob" in columns else [])]
+    said = {name: values[0, :, 0] for name, values in pools.read_signals([path], [model], asked, names).items()}
+    said = {name: values[np.isin(asked, samples["sample_id"])].astype(np.float64) for name, values in said.items()}
+    group = samples["group_id"].to_numpy()
+    found: dict[str, Any] = {"length": texts.length({"bytes": said["n_bytes"], "tokens": said["n_tokens"]}, is_member, group)}
+    if "reference_log_prob" in said:
+        found["placebo"] = texts.placebo(-np.nanmean(said["reference_log_prob"], axis=-1), is_member, group)
+    return found
 
 
 def flagged(exposed: pd.DataFrame) -> pd.DataFrame:

@@ -148,8 +148,8 @@ def measure(
         metrics, exposure, curves = pool_audit.measure(plan_path, samples_path, thresholds, score_paths, settings, found)
         exposed = pool_audit.flagged(exposure)
         if features_path is not None:
-            metrics["controls"] |= pool_audit.blind_controls(
-                plan_path, samples_path, features_path, score_paths[list(thresholds).index(headline["headline"])]
+            metrics["controls"] |= pool_audit.given_controls(
+                plan_path, samples_path, features_path, score_paths[list(thresholds).index(headline["headline"])], signal_paths
             )
     if "loosened_by" in headline:
         metrics["models"]["loosened_by"] = headline["loosened_by"]

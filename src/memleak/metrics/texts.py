@@ -19,9 +19,7 @@ def length(sizes: Mapping[str, np.ndarray], is_member: np.ndarray, group: np.nda
 
     Attacks that divide by a length, and texts that are cut at the context, turn such a difference into a score.
     """
-    found = {name: _without_model(values, is_member, group) for name, values in sizes.items()}
-    p = holm([one["p"] for one in found.values()])
-    measured = {name: one | {"p": float(corrected)} for (name, one), corrected in zip(found.items(), p, strict=True)}
+    measured = aucs(sizes, is_member, group)
     least = min(one["p"] for one in measured.values())
     return {"p": least, "alarm": least <= calibration.ALARM, "sizes": measured}
 
@@ -35,12 +33,23 @@ def placebo(reference_loss: np.ndarray, is_member: np.ndarray, group: np.ndarray
     return found | {"alarm": found["p"] <= calibration.ALARM}
 
 
+def aucs(values: Mapping[str, np.ndarray], is_member: np.ndarray, group: np.ndarray | None = None) -> dict[str, dict[str, Any]]:
+    """Of several numbers [N] each: how well members can be told by it, AUC with interval, and p, corrected by Holm for how many there are."""
+    found = {name: _without_model(one, is_member, group) for name, one in values.items()}
+    p = holm([one["p"] for one in found.values()])
+    return {name: one | {"p": float(corrected)} for (name, one), corrected in zip(found.items(), p, strict=True)}
+
+
 def _without_model(values: np.ndarray, is_member: np.ndarray, group: np.ndarray | None) -> dict[str, Any]:
-    """AUC with interval, and p of a rank-sum test in which groups are drawn."""
+    """AUC with interval, and p of a rank-sum test of groups, each by its mean.
+
+    By their mean, since copies that stand on one side alone make its groups larger: as so many texts they would alarm where nothing differs.
+    """
     s, truth = np.asarray(values, dtype=np.float64), np.asarray(is_member, dtype=bool)
     groups = np.arange(len(s)) if group is None else np.unique(group, return_inverse=True)[1]
-    cells = 2 * groups + truth
-    found = calibration.null(s, truth, group=cells)
+    cells, there = 2 * groups + truth, np.isfinite(s)
+    names, which = np.unique(cells[there], return_inverse=True)
+    found = calibration.null(np.bincount(which, s[there]) / np.bincount(which), names % 2 == 1)
     return {"auc": pooled.auc(pool(s, truth, group=cells)), "p": found["p"]}
 
 

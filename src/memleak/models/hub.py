@@ -236,7 +236,8 @@ def _context(network: Any, tokenizer: Any) -> int | None:
 def _refuse_answers_that_look_ahead(network: Any, name: str) -> None:
     """What a causal model says about a token must not depend on later ones; BERT loaded as a decoder sees the answer."""
     device = next(network.parameters()).device
-    one, other = (network(input_ids=torch.tensor([[1, 2, last]], device=device)).logits[0, :2].float() for last in (2, 0))
+    shown = [torch.tensor([[1, 2, last]], device=device) for last in (2, 0)]
+    one, other = (network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :2].float() for ids in shown)
     if not torch.allclose(one, other, rtol=1e-2, atol=1e-2):
         raise ModelError(
             f"checkpoint {name}: {type(network).__name__} reads ahead, so what it says about a token has seen it; correct architectures in config.json "

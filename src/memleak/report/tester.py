@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from memleak import provenance
 from memleak.report import page
 from memleak.report.verdict import ENOUGH, FEW
 
+LANGUAGE = ("causal-lm", "masked-lm")  # tasks whose models tell tokens
 N_SHOWN = 20  # texts in the list of the most exposed
 TIERS = {
     "critical": "Strong evidence that training texts can be recognised: do not release the model or its scores as they are.",
@@ -28,8 +30,16 @@ def recommendations(found: Mapping[str, Any]) -> list[str]:
     said = [f"{TIERS[risk['level']]} Risk score {risk['value']:.0f} [{risk['low']:.0f}, {risk['high']:.0f}] of 100, by {found['headline']}."]
     said += _of_split(found)
     if risk["low"] > 0:
-        said += [*_of_records(found), *_of_training(found)]
-    return [*said, *_of_reference(found), *_of_size(found)]
+        said += [*_of_records(found), *_of_training(found), *_of_layers(found)]
+    return [in_words(one, found) for one in (*said, *_of_reference(found), *_of_size(found))]
+
+
+def in_words(sentence: str, found: Mapping[str, Any]) -> str:
+    """A sentence about texts, of a model of images about images."""
+    if found["task"] != "image-classification":
+        return sentence
+    said = sentence.replace("word for word", "pixel for pixel").replace(" a text", " an image")
+    return re.sub(r"\btext(s?)\b", r"image\1", said)
 
 
 def _of_split(found: Mapping[str, Any]) -> list[str]:
@@ -76,11 +86,11 @@ def _of_size(found: Mapping[str, Any]) -> list[str]:
 
 
 def _of_reference(found: Mapping[str, Any]) -> list[str]:
-    if found["reference"] is not None or found["task"] == "sequence-classification":
+    if found["reference"] is not None or found["task"] not in LANGUAGE:
         return []
     best = found["attacks"][found["headline"]]["auc"]
     return [
-        f"No reference model was given, so that AUC {_auc(best)} is likely to understate the risk: of fine-tuned models attacks that compare with the model before "
+        f"No reference model was asked, so that AUC {_auc(best)} is likely to understate the risk: of fine-tuned models attacks that compare with the model before "
         "fine-tuning reached AUC .89 where the loss alone reached .57, and .99 where it reached .78, in our measurements of a small GPT-2. "
         "Audit again with MembershipTester(model, reference=PATH_OF_THE_BASE_MODEL)."
     ]
@@ -102,12 +112,12 @@ def _of_training(found: Mapping[str, Any]) -> list[str]:
             f"The mean loss of training texts is {fit['gap']:.2f} nats below that of the others ({fit['members']:.2f} against {fit['non_members']:.2f}): fewer epochs, early "
             f"stopping or a lower learning rate close that gap, mostly at no cost on unseen texts; {AGAIN}, and compare with report.compare(other)."
         )
-    if found["reference"] is not None and not found["is_adapter"] and found["task"] != "sequence-classification":
+    if found["reference"] is not None and not found["is_adapter"] and found["task"] in LANGUAGE:
         said.append(
             f"Risk {risk['value']:.0f} of a model whose weights were all fine-tuned: try low-rank additions (LoRA), whose TPR at .1 % was reported at 1.5 % where full "
             f"fine-tuning had 82.6 % (arXiv:2601.12104, by a secondary source; of other models). {AGAIN.capitalize()}."
         )
-    if found["task"] == "sequence-classification":
+    if found["task"] not in LANGUAGE:
         said.append(
             f"Risk {risk['value']:.0f} of a classifier: label smoothing and temperature hide the confidence and not the memory; releasing labels alone takes the signals "
             "of this audit away, and label-only attacks stay. Audit what users are given."
@@ -118,6 +128,18 @@ def _of_training(found: Mapping[str, Any]) -> list[str]:
             "three values of epsilon (recipe: dp in params.yaml) and audit each with the same lists."
         )
     return said
+
+
+def _of_layers(found: Mapping[str, Any]) -> list[str]:
+    layers = found.get("layers") or {"outstanding": None}
+    best = next((row for row in layers.get("rows", ()) if row["name"] == layers["outstanding"]), None)
+    if best is None:
+        return []
+    return [
+        f"Of {len(layers['rows'])} layers the gradients of {best['name']} tell members best (AUC {_auc(best['auc'])}; the median layer {layers['median']:.3f}): a hint at "
+        f"where the texts are held, and no proof, since many layers are many looks and norms of neighbouring layers go together. Try that layer frozen or with a stronger "
+        f"weight decay, and {AGAIN}, effort='thorough'."
+    ]
 
 
 def _auc(found: Mapping[str, float]) -> str:
@@ -139,6 +161,7 @@ def page_of(found: Mapping[str, Any], examples: pd.DataFrame, figures: Mapping[s
         "tester.html",
         figures,
         found=found,
+        noun="image" if found["task"] == "image-classification" else "text",
         rows=attack_rows(found),
         examples=shown,
         include_texts=include_texts,

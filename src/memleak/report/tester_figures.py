@@ -33,6 +33,8 @@ def all_of(found: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], curves:
         "curves": pool_figures.roc(curves, aucs, found["headline"], "the audited model"),
         "dashboard": dashboard(found),
     }
+    if (found.get("layers") or {}).get("rows"):
+        figures["layers"] = layers(found)
     for figure in figures.values():
         plt.close(figure)
     return figures
@@ -66,6 +68,20 @@ def dashboard(found: Mapping[str, Any]) -> Figure:
         label.set_color("#5c6570" if label.get_text() in controls else RULE)
     axes.set(xlim=_limits(found, controls), ylim=(0.4, n + 0.6), xlabel="AUC with its 95 % interval (dashed: guessing)")
     axes.set_title("Attacks, and below the line what needs no model" if controls else "Attacks")
+    axes.grid(axis="x", color=FAINT, lw=0.4)
+    return figure
+
+
+def layers(found: Mapping[str, Any]) -> Figure:
+    """The AUC of the gradient's norm in each layer, in the network's order."""
+    rows, best = found["layers"]["rows"], found["layers"]["outstanding"]
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.2 * len(rows)), layout="constrained")
+    for place, row in enumerate(rows):
+        _dot(axes, -place, row["auc"], IN if row["name"] == best else OUT, "o")
+    axes.axvline(0.5, color=RULE, lw=1, ls="--")
+    axes.set_yticks([-place for place in range(len(rows))], labels=[row["name"] for row in rows], fontsize=8)
+    axes.set(ylim=(-len(rows) + 0.4, 0.6), xlabel="AUC of the gradient's norm with its 95 % interval (dashed: guessing)")
+    axes.set_title("Layers, in the network's order")
     axes.grid(axis="x", color=FAINT, lw=0.4)
     return figure
 
@@ -126,7 +142,8 @@ def probabilities(frame: pd.DataFrame, found: Mapping[str, Any]) -> Figure:
         yticklabels=["not trained on", "trained on"],
         xlabel="P(member), as many members as others",
     )
-    left.set_title(f"Every text, by {found['headline']}" + (" (rings: flagged)" if frame["flag"].any() else ""))
+    what = "image" if found["task"] == "image-classification" else "text"
+    left.set_title(f"Every {what}, by {found['headline']}" + (" (rings: flagged)" if frame["flag"].any() else ""))
     bins = found["reliability"]["bins"]
     right.plot([0, 1], [0, 1], color=FAINT, ls=":", lw=1)
     right.scatter([one["said"] for one in bins], [one["found"] for one in bins], s=[12 + 260 * one["weight"] for one in bins], color=IN, alpha=0.8)

@@ -30,6 +30,7 @@ CLASSIFIER = {
     "modified-entropy": {"name": "threshold", "signal": "modified_entropy"}, "correctness": {"name": "threshold", "signal": "correctness"},
 }  # fmt: skip
 WITHOUT_LABELS = ("confidence", "entropy")  # of a classifier's attacks
+LANGUAGE = ("causal-lm", "masked-lm")  # tasks of models that tell tokens; those of the others are classifiers
 # Where a reference is there, EZ: of our own two measurements with the base as reference it has .989 and .893 (AUC), .58 and .28 (TPR at 1 %),
 # the difference of losses .985 and .893, .51 and .27; for masked models the likelihood ratio is what was tried (Mireshghallah et al. 2022).
 HEADLINES = {
@@ -78,7 +79,7 @@ def choose(situation: Situation, wanted: str | Sequence[str] | Mapping[str, Any]
 
 def headline_of(situation: Situation) -> str:
     """The attack with the strongest evidence that the situation allows."""
-    if situation.task == "sequence-classification":
+    if situation.task not in LANGUAGE:
         return "loss" if situation.has_labels else "confidence"
     return HEADLINES[situation.task, situation.has_reference]
 
@@ -89,8 +90,10 @@ def alpha_for(n_non_members: int) -> float:
 
 
 def _possible(situation: Situation) -> dict[str, dict[str, Any]]:
-    if situation.task == "sequence-classification":
-        return CLASSIFIER | GRADIENT if situation.has_labels else {name: CLASSIFIER[name] for name in WITHOUT_LABELS}
+    if situation.task not in LANGUAGE:
+        several = {"correctness"} if situation.task == "token-classification" else set()  # a text's words are right or wrong each for itself
+        known = {name: entry for name, entry in (CLASSIFIER | GRADIENT).items() if name not in several}
+        return known if situation.has_labels else {name: known[name] for name in WITHOUT_LABELS}
     found = FREE | FURTHER | (REFERENCE if situation.has_reference else {}) | THOROUGH
     return found | (OF_POPULATION if situation.has_population and situation.task == "causal-lm" else {})
 
@@ -106,6 +109,6 @@ def _why_not(name: str, situation: Situation) -> str:
         return f"'{name}' compares with a model that has not seen the texts; pass reference= to MembershipTester"
     if name in OF_POPULATION:
         return f"'{name}' puts other texts before each; pass population=, and a causal model"
-    if name in CLASSIFIER and situation.task == "sequence-classification":
+    if name in CLASSIFIER and situation.task not in LANGUAGE and not situation.has_labels:
         return f"'{name}' needs labels; pass train_labels and test_labels"
     return f"'{name}' is no attack on a {situation.task} model here"

@@ -16,7 +16,8 @@ from memleak.metrics.clusters import pool
 from memleak.models.hub import Checkpoint
 from memleak.params.texts import looks_local
 from memleak.report import verdict as verdicts
-from memleak.tester.choice import METRIC
+from memleak.tester import layers
+from memleak.tester.choice import LANGUAGE, METRIC
 from memleak.tester.texts import Sides
 from memleak.tester.walk import Walked
 
@@ -38,18 +39,25 @@ class Setting:
     has_labels: bool
     n_population: int
     n_truncated: tuple[int, int]  # members, non-members
+    size: tuple[int, int] | None  # that images of several sizes were brought to
     seed: int
     has_controls: bool
+    has_layers: bool  # whether gradients are looked at layer by layer
     directory: str | None
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether the model is a classifier and nobody knows what it should have said."""
+        return self.checkpoint.task not in LANGUAGE and not self.has_labels
 
 
 @dataclass(frozen=True)
 class Audited:
     """The audited texts in the order of their sample ids, [N], and the scores of every attack, [N] each."""
 
-    samples: pd.DataFrame  # id, text, is_member, group_id
+    samples: pd.DataFrame  # id, text, row of the data set, is_member, group_id
     scores: dict[str, np.ndarray]
-    signals: dict[str, np.ndarray]  # loss, confidence, entropy, margin, n_tokens, n_bytes where they are known
+    signals: dict[str, np.ndarray]  # loss, confidence, entropy, margin where they are known
 
     @property
     def is_member(self) -> np.ndarray:
@@ -66,13 +74,11 @@ class Audited:
         samples = samples[samples["is_audited"]].reset_index(drop=True)
         rows = samples["source_id"].to_numpy()
         named = pd.DataFrame({"id": [*sides.members.id, *sides.non_members.id], "text": [*sides.members.text, *sides.non_members.text]}, dtype=object)
-        known = named.iloc[rows].reset_index(drop=True).assign(is_member=samples["is_member"], group_id=samples["group_id"])
-        names = [name for name in ("loss", "confidence", "entropy", "margin", "n_tokens", "n_bytes") if walked.has_signal(name)]
+        known = named.iloc[rows].reset_index(drop=True).assign(row=rows, is_member=samples["is_member"], group_id=samples["group_id"])
+        names = [name for name in ("loss", "confidence", "entropy", "margin") if walked.has_signal(name)]
         said = {name: walked.signal(name).astype(np.float64) for name in names}
-        if setting.checkpoint.task == "sequence-classification" and not setting.has_labels:
+        if setting.is_unlabelled:
             said = {name: values for name, values in said.items() if name not in ("loss", "margin")}
-        if walked.has_signal("reference_log_prob"):
-            said["reference_loss"] = -np.nanmean(walked.signal("reference_log_prob").astype(np.float64), axis=-1)
         return cls(known, {name: walked.scores(name) for name in walked.attacks}, said)
 
 
@@ -83,9 +89,10 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
     attacks = _attacks(metrics, audited, scores, walked.failed)
     frames = {name: frame(name, audited, scores.get(name), setting.seed) for name in attacks}
     controls = _controls(metrics, audited, setting)
-    metrics["controls"] |= {key: controls[key] for key in ("length", "placebo")}
-    if setting.checkpoint.task == "sequence-classification" and not setting.has_labels:
+    if setting.is_unlabelled:
         metrics["models"] |= {"train_accuracy": None, "test_accuracy": None}  # nobody knows which answers were right
+    elif setting.checkpoint.task not in LANGUAGE:
+        metrics["models"]["chance"] = 1 / len(setting.checkpoint.class_names)  # the data need not hold all classes
     headline = metrics["headline"]
     fewest = int(min(audited.is_member.sum(), (~audited.is_member).sum()))
     blind = (controls["blind"] or {}).get("auc")
@@ -102,10 +109,11 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
         "excess": texts.excess(best["auc"], blind) if blind else None,
         "family_wise": membership.family_wise(np.stack(own), audited.is_member, audited.group, setting.seed) if own else None,
         "reliability": membership.reliability(p_member, audited.is_member), "flagged": int(frames[headline]["flag"].sum()),
+        "layers": layers.measured(setting.checkpoint, setting.sides, audited.samples, setting.seed) if setting.has_layers else None,
         "fit": _fit(audited), "risk": {"value": risk.value, "low": risk.low, "high": risk.high, "level": risk.level},
         "legacy_risk_score": 100 * max(one["auc"]["value"] for one in attacks.values() if one["auc"]),
         "verdict": {"state": verdict.state, "sentence": verdict.sentence, "notes": list(verdict.notes)},
-        "warnings": [*setting.checkpoint.warnings, *_warnings(setting)], "directory": setting.directory,
+        "warnings": _warnings(setting), "directory": setting.directory,
     }  # fmt: skip
     return found, frames
 
@@ -164,15 +172,15 @@ def _numbers(scores: np.ndarray, audited: Audited) -> dict[str, Any]:
 
 def _controls(metrics: Mapping[str, Any], audited: Audited, setting: Setting) -> dict[str, Any]:
     """Those that were asked for, None for the others."""
-    found: dict[str, Any] = {key: metrics["controls"].get(key) for key in ("blind", "permuted")} | {"length": None, "placebo": None, "overlap": None}
+    found: dict[str, Any] = {key: metrics["controls"].get(key) for key in ("blind", "permuted", "length", "placebo")} | {"overlap": None}
     if not setting.has_controls:
         return found
-    sizes = {name: audited.signals[column] for name, column in (("bytes", "n_bytes"), ("tokens", "n_tokens")) if column in audited.signals}
-    sizes = sizes or {"bytes": np.array([len(text.encode()) for text in audited.samples["text"]], dtype=np.float64)}
-    found["length"] = texts.length(sizes, audited.is_member, audited.group)
+    if setting.sides.containment is None:  # images have one size, and share no words
+        return found
+    if found["length"] is None:  # a classifier's signals do not tell it
+        sizes = {"bytes": np.array([len(text.encode()) for text in audited.samples["text"]], dtype=np.float64)}
+        found["length"] = metrics["controls"]["length"] = texts.length(sizes, audited.is_member, audited.group)
     found["overlap"] = texts.histogram(setting.sides.containment)
-    if "reference_loss" in audited.signals:
-        found["placebo"] = texts.placebo(audited.signals["reference_loss"], audited.is_member, audited.group)
     return found
 
 
@@ -194,16 +202,23 @@ def _fit(audited: Audited) -> dict[str, float | None]:
 
 
 def _warnings(setting: Setting) -> list[str]:
-    sides, said = setting.sides, []
+    sides, said = setting.sides, list(setting.checkpoint.warnings)
+    if setting.reference is not None:
+        said += [f"reference: {warning}" for warning in setting.reference.warnings if warning not in said]
+    what = "images" if setting.sides.members.image else "texts"
     if sides.n_overlap + sides.n_near:
-        said.append(
-            f"{sides.n_overlap + sides.n_near} test texts repeat training texts ({sides.n_overlap} word for word, {sides.n_near} to 80 % or more) and were left out"
-        )
+        how = "pixel for pixel" if what == "images" else f"word for word, {sides.n_near} to 80 % or more"
+        said.append(f"{sides.n_overlap + sides.n_near} test {what} repeat training {what} ({sides.n_overlap} {how}) and were left out")
     if sides.n_short:
-        said.append(f"{sides.n_short} texts of a single token were left out: nothing is told about a first token")
+        why = "of a single token were left out: nothing is told about a first token"
+        if setting.checkpoint.task not in LANGUAGE:
+            why = "were left out: no word of them that is read has a label" if setting.has_labels else "without a token were left out"
+        said.append(f"{sides.n_short} texts {why}")
     if cut := sum(setting.n_truncated):
         said.append(f"{cut} texts are longer than {setting.checkpoint.max_length} tokens and were cut there")
+    if setting.size is not None:
+        said.append("images of several sizes were brought to {} x {} before the model's own preparation".format(*setting.size))
     fewest = min(len(sides.members), len(sides.non_members))
     if fewest < verdicts.FEW:
-        said.append(f"{len(sides.members)} training and {len(sides.non_members)} test texts: inconclusive below {verdicts.FEW} of each")
+        said.append(f"{len(sides.members)} training and {len(sides.non_members)} test {what}: inconclusive below {verdicts.FEW} of each")
     return said

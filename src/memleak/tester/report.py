@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ import pandas as pd
 from memleak import artefacts
 from memleak.metrics.membership import Membership
 
-SHOWN = ("probabilities", "curves", "dashboard")  # figures of the page
+SHOWN = ("probabilities", "curves", "dashboard", "layers")  # figures of the page
 PROBABILITIES = ("membership_prob", "prob_low", "prob_high")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackReport:
     """An audit of texts. `attack_frames`: a table an attack, a row a text; `found`: all numbers of the whole, as `to_json` writes them."""
 
@@ -94,7 +95,7 @@ class AttackReport:
         return table.assign(**others)
 
     def visualize(self) -> dict[str, Any]:
-        """Figures of matplotlib: probabilities, heatmap, curves, dashboard."""
+        """Figures of matplotlib: probabilities, heatmap, curves, dashboard, and where gradients were looked at by layer, layers."""
         from memleak.report import tester_figures
 
         return tester_figures.all_of(self.found, self.attack_frames, self.roc)
@@ -133,7 +134,7 @@ class AttackReport:
         from memleak.report import tester, tester_figures
 
         drawn = self.visualize()
-        svg = {name: tester_figures.svg_of(drawn[name]) for name in SHOWN}
+        svg = {name: tester_figures.svg_of(drawn[name]) for name in SHOWN if name in drawn}
         return _written(tester.page_of(self.found, self.examples, svg, include_texts=include_texts), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -148,6 +149,13 @@ class AttackReport:
         from memleak.report import tester
 
         return tester.text_of(self.found)
+
+    __repr__ = __str__  # what a notebook and a prompt show: not a thousand rows
+
+    def _repr_html_(self) -> str:
+        """The verdict and the attacks, for a notebook; the page is `to_html`."""
+        told, table = html.escape(str(self).split("\n  ")[0]), self.metrics[["attack", "auc", "low", "high", "tpr_at_1", "tpr_at_10"]]
+        return f"<p>{told.replace(chr(10), '<br>')}</p>{table.to_html(index=False, float_format='{:.3f}'.format, na_rep='')}"
 
 
 def _flat(one: Mapping[str, Any]) -> dict[str, Any]:

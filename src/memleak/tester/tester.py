@@ -1,4 +1,4 @@
-"""MembershipTester: one model, a list of texts that it was trained on and a list of texts that it was not."""
+"""MembershipTester: one model, a list of texts (or images) that it was trained on and a list of those that it was not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import gc
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,17 +16,15 @@ import numpy as np
 import pandas as pd
 
 from memleak import artefacts
-from memleak.models import hub
+from memleak.models import hub, hub_networks
 from memleak.models.hub import Checkpoint
 from memleak.models.tokens import Encoded, encode
 from memleak.params.texts import looks_local
-from memleak.tester import choice, found, texts, walk
+from memleak.tester import choice, found, images, texts, walk
 from memleak.tester.choice import Situation
 from memleak.tester.report import AttackReport
 from memleak.tester.texts import Given, Texts, TextsError
 from memleak.training import devices
-
-TASKS = ("causal-lm", "masked-lm", "sequence-classification")
 
 
 class MembershipTester:
@@ -52,8 +51,6 @@ class MembershipTester:
         self._loading: dict[str, Any] = {"dtype": dtype, "local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
         self._given = {"model": model, "tokenizer": tokenizer}
         self.checkpoint = self._loaded(model, task, tokenizer)
-        if self.checkpoint.task not in TASKS:
-            raise ValueError(f"{self.checkpoint.name}: is asked as {self.checkpoint.task}; expected a model of texts: {', '.join(TASKS)}")
         self._wanted_reference = reference
 
     @property
@@ -67,7 +64,7 @@ class MembershipTester:
 
     @property
     def task(self) -> str:
-        """causal-lm, masked-lm or sequence-classification."""
+        """causal-lm, masked-lm, sequence-classification, token-classification or image-classification."""
         return self.checkpoint.task
 
     @property
@@ -87,7 +84,7 @@ class MembershipTester:
                 raise ValueError(
                     f"reference: nothing says what {self.checkpoint.name} was fine-tuned from, or it is not there; name a folder or hub id"
                 )
-        if self.task == "sequence-classification":
+        if self.task not in choice.LANGUAGE:
             raise ValueError("reference: a classifier's body has no head to compare with; leave it out, and train references in params.yaml instead")
         return self._loaded(wanted, self.task, None if isinstance(wanted, (str, Path)) else self.tokenizer)
 
@@ -111,28 +108,35 @@ class MembershipTester:
     ) -> AttackReport:  # fmt: skip
         """Audit the model on texts that it was trained on and texts that it was not.
 
-        Texts are strings, mappings or rows of a table with text and, where there are any, label and id. Test texts that repeat
-        training texts are left out and counted (`on_overlap`). `population`: texts outside both lists that it was not trained
+        Texts are strings, mappings or rows of a table with text and, where there are any, label and id. Where each word has a label:
+        lists of words with lists of labels, or mappings with tokens and ner_tags. Images are of PIL, or arrays. Test records that repeat
+        training records are left out and counted (`on_overlap`). `population`: records outside both lists that it was not trained
         on. `directory`: keep all artefacts there, with the params.yaml that Snakemake makes them from again.
         """
-        sides = texts.apart(texts.read(train_data, train_labels, "train_data"), texts.read(test_data, test_labels, "test_data"), on_overlap)
-        others = None if population is None else texts.read(population, None, "population")
+        members = texts.read(train_data, train_labels, "train_data", self.task)
+        sides = texts.apart(members, texts.read(test_data, test_labels, "test_data", self.task), on_overlap)
+        others = None if population is None else texts.read(population, None, "population", self.task)
         sides = texts.without_short(sides, [self._is_long(side) for side in (sides.members, sides.non_members)])
         others = others and others.kept(self._is_long(others))
-        has_labels = self.task == "sequence-classification" and sides.members.label is not None and sides.non_members.label is not None
+        sides, others, size = self._of_one_size(sides, others)
+        has_labels = self._has_labels(sides)
         reference = None if effort == "quick" else self.reference
         situation = Situation(self.task, reference is not None, others is not None, has_labels)
         chosen, headline = choice.choose(situation, attacks, effort)
         with _folder(directory) as folder:
             self._write(folder, sides, others, has_labels)
             config = self._config(folder, chosen, headline, len(sides.non_members), reference, others is not None)
-            done = walk.walk(folder, config, self.checkpoint, reference, has_blind=controls, progress=progress, token_budget=self.token_budget)
-            truncated = tuple(int((self._encoded(side).n_dropped > 0).sum()) for side in (sides.members, sides.non_members))
+            labels = [*(sides.members.label or ()), *(sides.non_members.label or ())] if has_labels and self.task == texts.TOKENS else None
+            done = walk.walk(
+                folder, config, self.checkpoint, reference, has_blind=controls, progress=progress, token_budget=self.token_budget, word_labels=labels
+            )
             setting = found.Setting(
-                self.checkpoint, reference, sides, has_labels, 0 if others is None else len(others), (truncated[0], truncated[1]), self.seed,
-                controls, None if directory is None else str(folder),
+                self.checkpoint, reference, sides, has_labels, 0 if others is None else len(others), self._n_truncated(sides), size, self.seed,
+                controls, (effort == "thorough" or "gradient-norm" in chosen) and (has_labels or self.task in choice.LANGUAGE),
+                None if directory is None else str(folder),
             )  # fmt: skip
-            numbers, frames = found.measured(done, setting)
+            with walk.steps(0, progress) if progress is False else contextlib.nullcontext():
+                numbers, frames = found.measured(done, setting)
             report = AttackReport(frames, numbers, done.curves)
             if directory is not None:
                 report.to_json(folder / "membership.json")
@@ -144,7 +148,7 @@ class MembershipTester:
 
         Of language models loss, confidence, entropy and margin, and lengths; of classifiers the signals that labels allow.
         """
-        known = texts.read(given, labels, "texts")
+        known = texts.read(given, labels, "texts", self.task)
         table = pd.DataFrame({"id": known.id, "text": known.text}, dtype=object)
         is_long = self._is_long(known)
         for name, values in (self._said(known.kept(is_long)) if is_long.any() else {}).items():
@@ -158,7 +162,7 @@ class MembershipTester:
         from memleak.signals.language.texts import per_text
 
         if self.task not in asking.TASKS:
-            return classifiers.ask(self.checkpoint, known.text, known.label and self._numbers(known), self.token_budget)
+            return classifiers.ask(self.checkpoint, known.image or known.text, known.label, self.token_budget)
         encoded = self._encoded(known)
         reader = asking.Reader(self.network, self.task, self.tokenizer, self.checkpoint.max_length)
         return per_text(reader.score(encoded, "texts", self.token_budget), encoded)
@@ -173,18 +177,60 @@ class MembershipTester:
     def _encoded(self, given: Texts) -> Encoded:
         return encode(self.tokenizer, given.text, self.checkpoint.max_length)
 
+    def _has_labels(self, sides: texts.Sides) -> bool:
+        """Whether a classifier is asked with labels, which both sides have then."""
+        is_labelled = [self.task not in choice.LANGUAGE and side.label is not None for side in (sides.members, sides.non_members)]
+        if any(is_labelled) and not all(is_labelled):
+            names = ("train_data", "test_data") if is_labelled[0] else ("test_data", "train_data")
+            raise TextsError(f"{names[0]} has labels and {names[1]} has none; give both sides labels, or neither")
+        return all(is_labelled)
+
     def _is_long(self, given: Texts) -> np.ndarray:
-        """Of which texts something can be said, [n]: a token scored, or a label told."""
+        """Of which records something can be said, [n]: a token scored, or a label told."""
+        if given.image:
+            return np.ones(len(given), dtype=bool)
         encoded = self._encoded(given)
-        if self.task == "sequence-classification":
+        if self.task == texts.TOKENS and given.label is not None:
+            return self._n_labelled(given, encoded) > 0
+        if self.task not in choice.LANGUAGE:
             return encoded.n_text > 0
         return encoded.n_text - (encoded.n_prefix == 0) * (self.task == "causal-lm") > 0
+
+    def _n_labelled(self, given: Texts, encoded: Encoded) -> np.ndarray:
+        """How many words of each text that are read have a label, [n]."""
+        from memleak.signals.language import classifiers
+
+        assert given.label is not None
+        labels = classifiers.word_labels(self.tokenizer, given.text, given.label, encoded, self.network.config)
+        return np.bincount(np.repeat(np.arange(len(given)), encoded.n_text)[labels != classifiers.UNLABELLED], minlength=len(given))
+
+    def _of_one_size(self, sides: texts.Sides, others: Texts | None) -> tuple[texts.Sides, Texts | None, tuple[int, int] | None]:
+        """Images of several sizes brought to one, as a data set has them, and that size; None where nothing was done."""
+        every = [side for side in (sides.members, sides.non_members, others) if side is not None]
+        size = images.size_for(self.checkpoint, [image for side in every for image in side.image]) if sides.members.image else None
+        if size is None:
+            return sides, others, None
+        members, non_members, *more = (
+            replace(side, image=tuple(images.resized(image, size, self.checkpoint.processor) for image in side.image)) for side in every
+        )
+        return replace(sides, members=members, non_members=non_members), next(iter(more), None), size
+
+    def _n_truncated(self, sides: texts.Sides) -> tuple[int, int]:
+        """How many members and non-members are longer than what is read of them."""
+        if sides.members.image:
+            return 0, 0
+        members, others = (int((self._encoded(side).n_dropped > 0).sum()) for side in (sides.members, sides.non_members))
+        return members, others
 
     def _write(self, folder: Path, sides: texts.Sides, others: Texts | None, has_labels: bool) -> None:
         """Write the lists of texts beside params.yaml."""
         for part, side in ((walk.MEMBERS, sides.members), (walk.NON_MEMBERS, sides.non_members), (walk.POPULATION, others)):
             if side is not None:
-                side.write(folder / f"{part}.parquet", self._numbers(side) if has_labels else None)
+                has_own = has_labels and side.label is not None and self.task != texts.TOKENS
+                side.write(folder / self._source(part), self._numbers(side) if has_own else None)
+
+    def _source(self, part: str) -> str:
+        return f"{part}.npz" if self.task == texts.IMAGES else f"{part}.parquet"
 
     def _numbers(self, side: Texts) -> list[int]:
         """Labels as the classifier numbers them: whole numbers as they are, names as config.json has them."""
@@ -203,12 +249,13 @@ class MembershipTester:
     ) -> dict[str, Any]:  # fmt: skip
         """The params.yaml of this audit."""
         parts = [walk.MEMBERS, walk.NON_MEMBERS, *([walk.POPULATION] if has_population else [])]
+        data = images.PLUGIN if self.task == texts.IMAGES else "text"
         design = {"kind": "given", "model": self._model(folder, reference), "overlap": "drop"} | (
             {"population": walk.POPULATION} if has_population else {}
         )
         return {
             "seed": self.seed,
-            "datasets": {walk.AUDIT: {"parts": {part: {"name": "text", "source": f"{part}.parquet"} for part in parts}}},
+            "datasets": {walk.AUDIT: {"parts": {part: {"name": data, "source": self._source(part)} for part in parts}}},
             "audits": {
                 walk.AUDIT: {
                     "dataset": walk.AUDIT, "design": design, "attacks": dict(attacks), "headline": headline, "alpha": choice.alpha_for(n_non_members),
@@ -231,9 +278,10 @@ class MembershipTester:
     def _named(self, folder: Path, where: str, given: Any, checkpoint: Checkpoint) -> str:
         if isinstance(given, (str, Path)):
             return _absolute(str(given))
-        checkpoint.network.save_pretrained(folder / where)
-        if checkpoint.tokenizer is not None:
-            checkpoint.tokenizer.save_pretrained(folder / where)
+        with hub_networks.quiet():
+            for part in (checkpoint.network, checkpoint.tokenizer, checkpoint.processor):
+                if part is not None:
+                    part.save_pretrained(folder / where)
         return where
 
 

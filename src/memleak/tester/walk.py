@@ -26,6 +26,7 @@ from memleak.models.hub import Checkpoint
 from memleak.plan import PlannedAudit, Query
 from memleak.signals import stage as signals
 from memleak.signals.language import asking
+from memleak.tester import words
 
 AUDIT = "texts"  # the audit's id, and the data set's
 MEMBERS, NON_MEMBERS, POPULATION = "members", "non-members", "population"  # parts, and the files they come from
@@ -99,11 +100,13 @@ def walk(
     has_blind: bool,
     progress: bool | None,
     token_budget: int | None = None,
+    word_labels: words.Labels | None = None,
 ) -> Walked:
-    """Fetch, query, plan, score, threshold, decide and measure, in a folder that holds the texts.
+    """Fetch, query, plan, score, threshold, decide and measure, in a folder that holds the records.
 
-    A language model is asked as it is loaded; a classifier is loaded again by the stage. An attack that finds no
-    difference between any two texts, or cannot be made of these, is left out, and the headline's failure is an error.
+    The model is asked as it is loaded; `word_labels`: what a classifier of tokens is asked, by the rows of the data set.
+    An attack that finds no difference between any two records, or cannot be made of these, is left out, and the
+    headline's failure is an error.
     """
     write_params(folder, config)
     with contextlib.chdir(folder):  # paths in params are relative to the folder of the run
@@ -118,10 +121,10 @@ def walk(
             for _, query in planned.all_asked():
                 step("model")
                 output = Path(planned.answers(None, query))
-                if checkpoint.task in asking.TASKS:
-                    _ask(given.name, checkpoint, reference, data_path, query, output, token_budget)
+                if checkpoint.task in asking.TASKS or checkpoint.task == "token-classification":
+                    _ask(given.name, checkpoint, reference, data_path, query, output, token_budget, word_labels)
                 else:
-                    signals.query_given(given.name, given.model, data_path, query.facts, output, config.get("device", "auto"))
+                    signals.query_given(given.name, given.model, data_path, query.facts, output, config.get("device", "auto"), checkpoint)
             step("plan")
             data_stage.plan(data_path, json.loads(planned.canonical_json()), done.audit("plan.parquet"), done.audit("samples.parquet"))
             if has_blind:
@@ -139,13 +142,17 @@ def walk(
 
 
 def _ask(
-    name: str, checkpoint: Checkpoint, reference: Checkpoint | None, data_path: Path, query: Query, output: Path, token_budget: int | None
-) -> None:
+    name: str, checkpoint: Checkpoint, reference: Checkpoint | None, data_path: Path, query: Query, output: Path, token_budget: int | None,
+    word_labels: words.Labels | None,
+) -> None:  # fmt: skip
+    """Ask about tokens: what comes next, or the label of each."""
     dataset = data.read(data_path)
     known = designs.audited(query.facts, dataset) if query.facts["samples"] == "given" else None
-    asking.query_given(
-        name, checkpoint, reference, dataset, designs.roster_of(query.facts, dataset), query.facts, known, output, token_budget=token_budget
-    )
+    roster = designs.roster_of(query.facts, dataset)
+    if checkpoint.task == "token-classification":
+        words.query(name, checkpoint, dataset, word_labels, roster, query.facts, known, output, token_budget)
+    else:
+        asking.query_given(name, checkpoint, reference, dataset, roster, query.facts, known, output, token_budget=token_budget)
 
 
 def _attack(done: Walked, attack: str) -> None:

@@ -124,7 +124,7 @@ def padding_of(network: Any, encoded: Encoded) -> Iterator[int | None]:
 def pixels(network: Any, images: Sequence[Any], processor: Any | None = None) -> torch.Tensor:
     """What an image network takes, [B, 3, H, W]."""
     device = next(network.parameters()).device
-    pictures = [_picture(image) for image in images]
+    pictures = [picture(image) for image in images]
     if processor is not None:
         return processor(images=pictures, return_tensors="pt")["pixel_values"].to(device, _dtype_of(network))
     side = getattr(network.config, "image_size", None)
@@ -139,7 +139,7 @@ def _dtype_of(network: Any) -> torch.dtype:
     return next(network.parameters()).dtype
 
 
-def _picture(image: Any) -> Any:
+def picture(image: Any) -> Any:
     """An RGB picture of PIL; floats are in [0, 1]."""
     from PIL import Image
 

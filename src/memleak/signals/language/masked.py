@@ -2,7 +2,8 @@
 
 Salazar et al. 2020, "Masked Language Model Scoring": one pass a token. Strided, every so-many-th token is masked in one
 pass, so that a text takes `stride` passes: much faster, and an approximation, since what is masked beside a token tells
-nothing about it.
+nothing about it. An untrained model hardly minds; of a small one that knows its members by heart, the members' loss rose
+from .10 to .15 with stride 6 (AUC .999 to .991) and to .52 with stride 2 (.968). Ask target and reference alike.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def score(
     """Signals of every scored token of some texts, by a causal or masked language model of `transformers` in evaluation mode.
 
     A causal model is asked once a text; the first token counts only where a BOS or a prefix stands before it. A masked one
-    is asked as `masked.passes` says (`stride`, and `mask_id`, its tokenizer's). Equal to rounding, a relative 1e-4, in
-    whatever company a text is asked; the rank by one where two tokens are equally likely.
+    is asked as `masked.passes` says (`stride`, and `mask_id`, its tokenizer's). Equal to rounding, a relative 1e-4 (1e-2 in
+    half precision), in whatever company a text is asked; the rank by one where two tokens are equally likely.
     """
     if task not in ("causal-lm", "masked-lm"):
         raise SignalError(f"{task}: tokens are scored by causal-lm and masked-lm models; classifiers give logits instead")
