@@ -36,7 +36,7 @@ def main() -> None:
     base = options.model or str(made_on_the_spot(rest[:n_base], options.output / "base", epochs))
 
     print("\n== A masked language model")
-    audit_masked(base, members, others, 1 if options.quick else 30, options)
+    audit_masked(base, members, others, 1 if options.quick else 10, options)
     print("\n== A classifier of topics")
     labels = [int(topic < "l") for topic in found.columns["topic"][: 2 * n]]  # is the topic in the first half of the alphabet?
     audit_classifier(base, (members, others), (labels[:n], labels[n:]), 1 if options.quick else 30, options)

@@ -19,7 +19,7 @@ from memleak.attacks.language import dc_pdd, ez, min_k, reference_model, surp, w
 from memleak.data import blind as looks
 from memleak.data import overlap, topics
 from memleak.designs import Complements, Rounds
-from memleak.metrics import blind, membership
+from memleak.metrics import blind, membership, texts
 from memleak.models import hub
 from memleak.models.tokens import encode
 from memleak.signals.language import TokenSignals
@@ -70,6 +70,30 @@ def test_the_p_of_all_attacks_keeps_its_level_where_texts_repeat():
         p.append(membership.family_wise(scores, truth, np.repeat(np.arange(30), 3), seed, n=100)["p"])
 
     assert np.mean(np.array(p) <= 0.1) < 0.2 and 0.35 < np.mean(p) < 0.65
+
+
+def test_copies_of_a_non_member_are_one_non_member():
+    """25 members, and 5 texts in 12 copies each: as 60 non-members they flag somebody in a fifth of worlds without a leak."""
+    group, truth = np.append(np.arange(25), 25 + np.repeat(np.arange(5), 12)), np.arange(85) < 25
+    p = []
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        scores = np.append(draw.normal(size=25), np.repeat(draw.normal(size=5), 12) + 1e-3 * draw.normal(size=60))
+        p.append(membership.p_values(scores, truth, group))
+        assert p[-1].min() >= 1 / 6 and not membership.flags(p[-1], truth).any()
+
+    assert np.mean(np.array(p)[:, truth] <= 0.5) == approx(0.5, abs=0.04)
+    assert membership.p_values(scores, truth) == approx(membership.p_values(scores, truth, np.arange(85)))
+
+
+@pytest.mark.parametrize(("members", "others"), [((5, 40), (200, 1)), ((1, 25), (60, 1)), ((30, 5), (150, 1)), ((30, 5), (30, 5))])
+def test_copies_on_one_side_are_no_difference_in_length(members, others):
+    """Groups and how often each stands there; where every copy counted, 36 % of worlds of the first kind were alarms, and 87 % of the second."""
+    sizes = np.append(np.repeat(members[1], members[0]), np.repeat(others[1], others[0]))
+    truth, group = np.repeat(np.arange(len(sizes)) < members[0], sizes), np.repeat(np.arange(len(sizes)), sizes)
+    found = [texts.length({"bytes": np.random.default_rng(seed).normal(size=len(sizes))[group]}, truth, group) for seed in range(200)]
+
+    assert sum(one["alarm"] for one in found) <= 2 and np.mean([one["p"] <= 0.05 for one in found]) < 0.1
 
 
 # -- formulas ------------------------------------------------------------------------------------------------------
@@ -175,9 +199,9 @@ def topical():
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.replace(" ", "-"))
 def test_members_written_in_another_form_are_seen_without_the_model(topical, form):
     """A model fine-tuned on other texts of that form told these "members" at AUC .73 to .86 against its base, and had seen none of them."""
-    texts = np.array([FORMS[form](text) if row < 100 else text for row, text in enumerate(topical[:200])], dtype=object)
+    written = np.array([FORMS[form](text) if row < 100 else text for row, text in enumerate(topical[:200])], dtype=object)
 
-    assert blind.measure(looks.features(texts, np.zeros(200, int)), np.arange(200) < 100)["alarm"]
+    assert blind.measure(looks.features(written, np.zeros(200, int)), np.arange(200) < 100)["alarm"]
 
 
 def test_the_base_of_the_example_has_seen_no_audited_passage(topical):

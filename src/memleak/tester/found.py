@@ -94,7 +94,7 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
     elif setting.checkpoint.task not in LANGUAGE:
         metrics["models"]["chance"] = 1 / len(setting.checkpoint.class_names)  # the data need not hold all classes
     headline = metrics["headline"]
-    fewest = int(min(audited.is_member.sum(), (~audited.is_member).sum()))
+    fewest = min(len(np.unique(audited.group[side])) for side in (audited.is_member, ~audited.is_member))  # copies of a text are one
     blind = (controls["blind"] or {}).get("auc")
     best = attacks[headline]
     risk = verdicts.risk_score(best["auc"], best["tpr_1"], blind, fewest)
@@ -127,7 +127,7 @@ def frame(name: str, audited: Audited, scores: np.ndarray | None, seed: int) -> 
     """One attack's table, a row a text in the order they were given: raw score, P(member) out of fold, p-value and flag."""
     n, truth = len(audited.samples), audited.is_member
     score = np.full(n, np.nan) if scores is None else np.asarray(scores, dtype=np.float64)
-    p = membership.p_values(score, truth)
+    p = membership.p_values(score, truth, audited.group)
     chance = membership.membership(score, truth, audited.group, seed)
     table = audited.samples[["id", "text"]].assign(
         split=np.where(truth, "train", "test"),
