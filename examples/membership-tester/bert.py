@@ -1,7 +1,7 @@
 """Who was among the texts that a BERT was fine-tuned on, as a masked language model and as a classifier?
 
-    python bert.py                                a small BERT, made on the spot from texts that ship with Python: about a minute, no network
-    python bert.py --model bert-base-uncased      the same with Google's weights, from the hub or a folder; better with a GPU
+python bert.py                                a small BERT, made on the spot from texts that ship with Python: about a minute, no network
+python bert.py --model bert-base-uncased      the same with Google's weights, from the hub or a folder; better with a GPU
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who was among the texts that a GPT-2 was fine-tuned on?
 
-    python gpt2.py                  a small GPT-2, made on the spot from texts that ship with Python: about a minute, no network
-    python gpt2.py --model gpt2     the same with OpenAI's weights, from the hub or a folder; better with a GPU
+python gpt2.py                  a small GPT-2, made on the spot from texts that ship with Python: about a minute, no network
+python gpt2.py --model gpt2     the same with OpenAI's weights, from the hub or a folder; better with a GPU
 """
 
 from __future__ import annotations

@@ -18,10 +18,61 @@ from small import LENGTH, run, tell, trained
 
 from memleak import AttackReport, MembershipTester, data
 
-FIRST = "Ada Bela Cem Dora Emil Fay Gil Hana Ivo Jun Kaja Leo Mila Nuri Olga Per Rosa Sven Tilda Uwe".split()
-LAST = "Amsel Birke Clay Dorn Eibe Fuchs Glen Hirsch Ilex Jay Kiefer Linde Moor Nebel Otter Pappel Reed Salter Teal Ulme".split()
+FIRST = [
+    "Ada",
+    "Bela",
+    "Cem",
+    "Dora",
+    "Emil",
+    "Fay",
+    "Gil",
+    "Hana",
+    "Ivo",
+    "Jun",
+    "Kaja",
+    "Leo",
+    "Mila",
+    "Nuri",
+    "Olga",
+    "Per",
+    "Rosa",
+    "Sven",
+    "Tilda",
+    "Uwe",
+]
+LAST = [
+    "Amsel",
+    "Birke",
+    "Clay",
+    "Dorn",
+    "Eibe",
+    "Fuchs",
+    "Glen",
+    "Hirsch",
+    "Ilex",
+    "Jay",
+    "Kiefer",
+    "Linde",
+    "Moor",
+    "Nebel",
+    "Otter",
+    "Pappel",
+    "Reed",
+    "Salter",
+    "Teal",
+    "Ulme",
+]
 ILLS = ["asthma", "gout", "migraine", "a wrist fracture", "type 2 diabetes", "hypertension", "eczema", "sciatica", "tonsillitis", "insomnia"]
-SIGNS = ["a dry cough", "pain at night", "blurred vision", "dizziness when rising", "swollen ankles", "a rash on both arms", "no appetite", "a stiff neck"]
+SIGNS = [
+    "a dry cough",
+    "pain at night",
+    "blurred vision",
+    "dizziness when rising",
+    "swollen ankles",
+    "a rash on both arms",
+    "no appetite",
+    "a stiff neck",
+]
 DRUGS = ["metrolin", "cardaspan", "pulvenol", "dermatine", "somnexil", "glucarine"]  # no drug is called so
 
 
@@ -63,7 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="texts: .parquet, .csv, .jsonl (default: made-up notes)")
     parser.add_argument("--unit", default="patient", help="column that says to whom a text belongs (default: patient)")
-    parser.add_argument("--checkpoint", help="what is fine-tuned: a folder or a name on the hub (default: a small model is made from notes of others)")
+    parser.add_argument(
+        "--checkpoint", help="what is fine-tuned: a folder or a name on the hub (default: a small model is made from notes of others)"
+    )
     parser.add_argument("--output", type=Path, default=Path("medical-audit"), help="folder for models and pages")
     parser.add_argument("--quick", action="store_true", help="few texts and epochs, to see that it runs")
     options = parser.parse_args()

@@ -34,12 +34,20 @@ REFERENCE_FREE = {
     "neighbourhood": {"name": "neighbourhood"}, "rank": {"name": "token", "statistic": "log_rank"}, "is-top": {"name": "token", "statistic": "is_top"},
 }  # fmt: skip
 BLIND_TO_THE_TEXT = {name: {"name": "token", "statistic": name.replace("-", "_")} for name in ("entropy", "top-gap")}  # of what stands there
-BASE = {"difference": {"name": "reference_model"}, "ratio": {"name": "reference_model", "form": "ratio"}, "ez": {"name": "ez"}, "wbc": {"name": "wbc"}}
+BASE = {
+    "difference": {"name": "reference_model"},
+    "ratio": {"name": "reference_model", "form": "ratio"},
+    "ez": {"name": "ez"},
+    "wbc": {"name": "wbc"},
+}
 TRAINED = {
     "difficulty": {"name": "difficulty"}, "lira": {"name": "lira"}, "lira-offline": {"name": "lira", "mode": "offline"},
     "rmia": {"name": "rmia", "mode": "online", "space": "log"}, "rmia-offline": {"name": "rmia", "mode": "offline", "space": "log", "a": 1},
 }  # fmt: skip
-DROWNED = {"rmia-a0": {"name": "rmia", "mode": "offline", "space": "linear", "a": 0}, "rmia-a03": {"name": "rmia", "mode": "offline", "space": "linear", "a": 0.3}}
+DROWNED = {
+    "rmia-a0": {"name": "rmia", "mode": "offline", "space": "linear", "a": 0},
+    "rmia-a03": {"name": "rmia", "mode": "offline", "space": "linear", "a": 0.3},
+}
 ATTACKS = REFERENCE_FREE | BLIND_TO_THE_TEXT | BASE | TRAINED | DROWNED
 
 
@@ -82,7 +90,9 @@ def audits(request, tmp_path_factory) -> dict[str, pd.DataFrame]:
 def _table(metrics) -> pd.DataFrame:
     rows = {}
     for name, one in metrics["attacks"].items():
-        rows[name] = {key: one["auc"][key] for key in ("value", "low", "high")} | {"tpr": next(rate["value"] for rate in one["rates"] if rate["at_fpr"] == 0.01)}
+        rows[name] = {key: one["auc"][key] for key in ("value", "low", "high")} | {
+            "tpr": next(rate["value"] for rate in one["rates"] if rate["at_fpr"] == 0.01)
+        }
     return pd.DataFrame(rows).T.rename(columns={"value": "auc"})
 
 

@@ -14,7 +14,7 @@ from memleak.data import topics
 pytestmark = pytest.mark.workflow
 
 EXAMPLE = Path(__file__).parents[2] / "examples/text-finetune/params.yaml"
-N_MODELS, N_PAIRED = 4, 6  # of a recipe in halves; with and without one text
+N_MODELS = 6  # of a recipe in halves
 SIZE = {"layers": 1, "width": 32, "heads": 2, "max_length": 48}
 LENGTH = SIZE["max_length"]
 HEAVY = ("train", "query", "query_given")  # jobs that need torch
