@@ -24,6 +24,7 @@ SIGNALS = {name: np.bool_ if name == "is_correct" else np.float32 for name in pa
 ALIGNMENT = params.ALIGNMENT  # a fact of each model, and then the only column: of canaries that are gradients, float64, in units of dp.clip
 PLAN_COLUMNS = ("model_id", "shard", "recipe", "seed", "round", "role", "arm", "target", "is_target", "membership")
 SAMPLE_COLUMNS = ("sample_id", "source_id", "label", "group_id", "is_population", "is_audited")
+FORM = "form:"  # before the name of a column of how texts are written
 SLICE = "slice:"  # before the name of a column by which samples are sliced; `unit` is to whom a sample belongs
 SCORE_COLUMNS = ("target_id", "sample_id", "score")
 POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "folded", "odd", "even")  # the same model, scored with fewer references

@@ -19,7 +19,7 @@ from memleak.attacks.language import dc_pdd, ez, min_k, reference_model, surp, w
 from memleak.data import blind as looks
 from memleak.data import overlap, topics
 from memleak.designs import Complements, Rounds
-from memleak.metrics import blind, membership, texts
+from memleak.metrics import blind, calibration, membership, texts
 from memleak.models import hub
 from memleak.models.tokens import encode
 from memleak.signals.language import TokenSignals
@@ -94,6 +94,40 @@ def test_copies_on_one_side_are_no_difference_in_length(members, others):
     found = [texts.length({"bytes": np.random.default_rng(seed).normal(size=len(sizes))[group]}, truth, group) for seed in range(200)]
 
     assert sum(one["alarm"] for one in found) <= 2 and np.mean([one["p"] <= 0.05 for one in found]) < 0.1
+
+
+@pytest.mark.parametrize("copies", [3, 5])
+def test_near_duplicates_on_one_side_are_no_difference_that_a_classifier_sees(topical, copies):
+    """30 members in a few copies, whose last word differs, and 150 others once: an alarm in 30 of 30 worlds where every copy was a text of its own."""
+    p = []
+    for seed in range(6):
+        rows = np.random.default_rng(seed).permutation(1200)[:180]
+        group = np.append(np.repeat(np.arange(30), copies), np.arange(30, 180))
+        written = np.array([f"{topical[rows[one]]} {copy}" for copy, one in enumerate(group)], dtype=object)
+        found, truth = looks.features(written, np.zeros(len(group), int), group), group < 30
+        first = np.unique(group, return_index=True)[1]
+        p.append(blind.measure(found[first], truth[first])["p"])
+
+    assert min(p) > 0.005 and np.median(p) > 0.1
+
+
+def test_few_hits_among_many_copies_are_no_proof_of_none():
+    """30 texts in 5 copies a side: as 150 they were called LOW in 40 % of worlds."""
+    truth, group = np.arange(300) < 150, np.arange(300) // 5
+    for says in (np.zeros(300), group == 0):
+        rates = calibration.rates_of_decisions(np.asarray(says, dtype=bool)[None], truth[None], np.array([0]), group)
+        assert rates["achieved_fpr"]["high"] >= 1 - 0.025 ** (1 / 30) - 1e-9  # Clopper-Pearson of 0 of 30
+        assert rates["tpr"]["high"] >= 1 - 0.025 ** (1 / 30) - 1e-9
+
+
+def test_a_text_that_is_certain_has_a_loss_of_zero_and_no_minus_zero(tmp_path):
+    checkpoint = hub.load(str(tiny_gpt2(tmp_path / "model", seed=1)), CPU, max_length=MAX_LENGTH)
+    encoded = encode(checkpoint.tokenizer, TEXTS[:1], MAX_LENGTH)
+    said = score(checkpoint.network, checkpoint.task, encoded)
+    certain = replace(said, columns={name: np.zeros_like(values) for name, values in said.columns.items()})
+    found = per_text(certain, encoded)
+
+    assert not np.signbit(found["loss"]).any() and not np.signbit(found["entropy"]).any()
 
 
 # -- formulas ------------------------------------------------------------------------------------------------------

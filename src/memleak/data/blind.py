@@ -15,25 +15,31 @@ N_LABELS = 100  # columns for the label; beyond so many classes, several share o
 CHUNK = 2048  # images that are floats at once
 N_DIRECTIONS = 100  # of texts: the main ones of what they say
 N_HASHED = 2**16  # words and pieces of words, before
+WRITTEN = (
+    "white space at the beginning", "a capital at the beginning", "white space at the end", "a letter or digit at the end", "unusual white space",
+    "bytes", "words", "letters of a word", "digits", "capitals", "punctuation", "line breaks", "characters beyond ASCII",
+)  # fmt: skip
+SIZES = ("bytes", "words")  # of which another control asks
 _UNUSUAL_SPACE = re.compile(r"\s{2,}|[^\S \n]")
 N_CHARACTERS = 1000  # of a text, whose words and pieces are looked at; its length and its kinds of characters are of all
 
 
-def features(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def features(inputs: np.ndarray, labels: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
     """Coarse looks of images [n, H, W, C] or of texts [n], or columns of tables [n, F], and the label beside them, float32 [n, D].
 
     Of images, of each channel: means of up to 8 x 8 blocks, mean, deviation, a low and a high quantile, sharpness
     (mean absolute Laplacian; of the differences between channels too, which compression coarsens first) and the share
     of saturated pixels. Of tables: the columns, or 256 random projections
     where there are more. Of texts: up to 100 main directions of how often which words, pairs of words and pieces of words
-    occur (TF-IDF), lengths, and shares of kinds of characters. Nothing here knows who is a member.
+    occur (TF-IDF), lengths, and shares of kinds of characters. Nothing here knows who is a member. What texts have in common is
+    read off one text a group [n]: a word that stands only in copies of one text tells it from no others.
     """
     x, label = np.asarray(inputs), np.asarray(labels)
     if len(x) != len(label) or len(x) == 0:
         raise ValueError(f"{len(x)} records and {len(label)} labels; as many of each are expected, one or more")
     if x.ndim not in (2, 4) and x.dtype != object:
         raise ValueError(f"inputs have shape {x.shape}; expected images [n, H, W, C], a table [n, F] or texts [n]")
-    looks = {1: _texts, 2: _table, 4: _images}[x.ndim](x)
+    looks = _texts(x, group) if x.ndim == 1 else {2: _table, 4: _images}[x.ndim](x)
     if not np.isfinite(looks).all():
         raise ValueError(f"{int((~np.isfinite(looks)).any(axis=1).sum())} of {len(x)} records have missing or infinite values; fill or drop them")
     return np.hstack([looks, _labels(label)])
@@ -81,13 +87,21 @@ def _table(columns: np.ndarray) -> np.ndarray:
     return np.asarray((x - x.mean(axis=0, dtype=np.float64).astype(np.float32)) @ weights.astype(np.float32))
 
 
-def _texts(texts: np.ndarray) -> np.ndarray:
+def form(texts: np.ndarray) -> dict[str, np.ndarray]:
+    """How texts are written, without their sizes: columns [n] by what they are called."""
+    written = np.array([_written(text) for text in texts])
+    return {name: column for name, column in zip(WRITTEN, written.T, strict=True) if name not in SIZES}
+
+
+def _texts(texts: np.ndarray, group: np.ndarray | None) -> np.ndarray:
     """Looks of texts, [n, D]: what they say, and how they are written."""
-    return np.hstack([_said(texts), np.array([_written(text) for text in texts], dtype=np.float32)])
+    first = np.arange(len(texts)) if group is None else np.sort(np.unique(group, return_index=True)[1])
+    return np.hstack([_said(texts, first), np.array([_written(text) for text in texts], dtype=np.float32)])
 
 
-def _said(texts: np.ndarray) -> np.ndarray:
-    """The main directions of the texts' words, pairs of words, and pieces of words of 3 to 5 characters, [n, D]: of all texts, whoever is a member."""
+def _said(texts: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The main directions of the words, pairs of words, and pieces of words of 3 to 5 characters of the `first` texts of each group, whoever is a
+    member, and where all texts lie on them, [n, D]."""
     from scipy.sparse import hstack
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
@@ -99,13 +113,13 @@ def _said(texts: np.ndarray) -> np.ndarray:
         counts = HashingVectorizer(analyzer=analyzer, ngram_range=sizes, token_pattern=r"\w+", **options).transform(
             text[:N_CHARACTERS] for text in tqdm(texts, f"looks of texts, {analyzer}", unit="text", delay=3, disable=None)
         )
-        often = counts[:, np.flatnonzero(counts.getnnz(axis=0) > 1)]  # what stands in one text alone tells it from no others
-        found.append(TfidfTransformer(sublinear_tf=True).fit_transform(often) if often.shape[1] else often)
+        often = counts[:, np.flatnonzero(counts[first].getnnz(axis=0) > 1)]  # what stands in one text alone tells it from no others
+        found.append(TfidfTransformer(sublinear_tf=True).fit(often[first]).transform(often) if often.shape[1] else often)
     weighted = hstack(found).tocsr()
-    n = min(N_DIRECTIONS, weighted.shape[0] - 1, weighted.shape[1] - 1)
+    n = min(N_DIRECTIONS, len(first) - 1, weighted.shape[1] - 1)
     if n < 1:
         return np.zeros((len(texts), 0), dtype=np.float32)
-    return np.asarray(TruncatedSVD(n, random_state=0).fit_transform(weighted).astype(np.float32))
+    return np.asarray(TruncatedSVD(n, random_state=0).fit(weighted[first]).transform(weighted).astype(np.float32))
 
 
 def _written(text: str) -> list[float]:

@@ -52,11 +52,13 @@ def plan(data_path: Path, audit: dict[str, Any], output: Path, samples_output: P
 
 def features(data_path: Path, samples_path: Path, output: Path) -> int:
     """Write what a classifier that never asks a model sees of the audited records, one row each. Returns the rows."""
-    dataset, samples = data.read(data_path), artefacts.read_table(samples_path, ["sample_id", "source_id", "label", "is_audited"])
+    dataset, samples = data.read(data_path), artefacts.read_table(samples_path, ["sample_id", "source_id", "label", "group_id", "is_audited"])
     samples = samples[samples["is_audited"]].reset_index(drop=True)
-    seen = blind.features(dataset.inputs[samples["source_id"].to_numpy()], samples["label"].to_numpy())
+    inputs = dataset.inputs[samples["source_id"].to_numpy()]
+    seen = blind.features(inputs, samples["label"].to_numpy(), samples["group_id"].to_numpy())
     table = pd.DataFrame(seen, columns=[f"f{column}" for column in range(seen.shape[1])])
-    artefacts.write_table(output, pd.concat([samples[["sample_id"]], table], axis=1))
+    form = pd.DataFrame({f"{artefacts.FORM}{name}": values for name, values in (blind.form(inputs) if dataset.is_text else {}).items()})
+    artefacts.write_table(output, pd.concat([samples[["sample_id"]], table, form], axis=1))
     return len(table)
 
 

@@ -26,7 +26,10 @@ def load(source: str | None = None) -> Samples:
 
 
 def load_rest(source: str | None = None) -> Samples:
-    """1,200 passages of the other topics, alike in style; none contains one of `python_topics`, nor is contained in one."""
+    """1,200 passages of the other topics, alike in style; none contains one of `python_topics`, nor is contained in one.
+
+    A base for models that are fine-tuned on `python_topics`, and never its non-members: topics tell the two apart without a model (blind AUC .84).
+    """
     return _dealt("python_topics_rest", 1, source)
 
 

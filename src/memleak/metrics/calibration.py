@@ -44,11 +44,12 @@ def rates_of_decisions(
     end = int(np.searchsorted(-decided.scores, -0.5))
     counts = int((~decided.is_member[:end]).sum()), int(decided.is_member[:end].sum())
     totals = decided.n_others, decided.n_members
+    distinct = tuple(min(decided.n_samples, int(np.count_nonzero(of_groups))) for of_groups in (decided.groups.others, decided.groups.members))
     values = np.array(counts) / totals
 
     def intervals(level: float) -> list[tuple[float, float]]:
         effects = clusters.design_effects(decided, end, level)
-        return [_clustered(k, n, effect, decided.n_samples, level) for k, n, effect in zip(counts, totals, effects, strict=True)]
+        return [_clustered(k, n, effect, n_distinct, level) for k, n, effect, n_distinct in zip(counts, totals, effects, distinct, strict=True)]
 
     outer, inner = intervals(confidence), intervals((1 + confidence) / 2)
     return {

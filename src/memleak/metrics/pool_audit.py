@@ -140,9 +140,16 @@ def given_controls(plan_path: Path, samples_path: Path, features_path: Path, sco
         raise artefacts.ArtefactError(f"{features_path}: speaks of other samples than the plan; delete it and run again")
     is_member = pools.read_models(plan_path, samples["sample_id"].to_numpy()).is_member[0]
     audit, scores = audited(plan_path, samples_path), read(plan_path, score_path, ["score"])[2]
+    group = samples["group_id"].to_numpy()
+    written = [name for name in seen if name.startswith(artefacts.FORM)]
+    looks = seen.drop(columns=["sample_id", *written]).to_numpy()
+    # near duplicates on one side alone make its groups larger, which is a difference, and none that a model of texts can see
+    first = np.unique(2 * group + is_member, return_index=True)[1] if written else np.arange(len(looks))
+    form = {name.removeprefix(artefacts.FORM): seen[name].to_numpy() for name in written}
     return {
-        "blind": blind.measure(seen.drop(columns="sample_id").to_numpy(), is_member, samples["group_id"].to_numpy()),
+        "blind": blind.measure(looks[first], is_member[first], group[first]),
         "permuted": blind.permuted(scores["score"][audit.rows[0]], audit.truth[0], audit.group),
+        **({"form": texts.form(form, is_member, group)} if form else {}),
         **_text_controls(artefacts.read_facts(plan_path)["recipe"], samples_path, signal_paths, samples, is_member),
     }
 

@@ -19,7 +19,7 @@ TIERS = {
     "high": "Training texts can be recognised: keep the model where its users are known until the measures below were tried.",
     "moderate": "Some evidence of memorised training texts: try the cheapest measure below and measure again.",
     "low": "Little or no evidence of memorised training texts at this size of audit.",
-    "inconclusive": "This audit cannot grade the model: bring more texts of each kind before anything is concluded from it.",
+    "inconclusive": "This audit cannot grade the model: bring more texts of each kind, or lists that differ in nothing but membership, before anything is concluded from it.",
 }
 AGAIN = "audit again with run_attacks(train, test)"
 
@@ -29,9 +29,14 @@ def recommendations(found: Mapping[str, Any]) -> list[str]:
     risk = found["risk"]
     said = [f"{TIERS[risk['level']]} Risk score {risk['value']:.0f} [{risk['low']:.0f}, {risk['high']:.0f}] of 100, by {found['headline']}."]
     said += _of_split(found)
-    if risk["low"] > 0:
+    if risk["low"] > 0 and not is_alarmed(found):
         said += [*_of_records(found), *_of_training(found), *_of_layers(found)]
     return [in_words(one, found) for one in (*said, *_of_reference(found), *_of_size(found))]
+
+
+def is_alarmed(found: Mapping[str, Any]) -> bool:
+    """Whether a control says that the two lists differ without the model, or that its reference knows the members."""
+    return any((found["controls"].get(name) or {}).get("alarm") for name in ("blind", "length", "form", "placebo"))
 
 
 def in_words(sentence: str, found: Mapping[str, Any]) -> str:
@@ -44,7 +49,7 @@ def in_words(sentence: str, found: Mapping[str, Any]) -> str:
 
 def _of_split(found: Mapping[str, Any]) -> list[str]:
     controls, said = found["controls"], []
-    blind, length, n = controls.get("blind") or {}, controls.get("length") or {}, found["n"]
+    blind, length, form, n = *(controls.get(name) or {} for name in ("blind", "length", "form")), found["n"]
     if blind.get("alarm"):
         said.append(
             f"Members can be told from the others without the model (blind AUC {_auc(blind['auc'])}): the test texts are not comparable. Draw both sets at random "
@@ -54,6 +59,12 @@ def _of_split(found: Mapping[str, Any]) -> list[str]:
         name, one = min(length["sizes"].items(), key=lambda item: item[1]["p"])
         said.append(
             f"Length alone tells members from the others (in {name}: AUC {_auc(one['auc'])}): cut or choose both sides alike, and {AGAIN}; its AUC should then lie about .5."
+        )
+    if form.get("alarm"):
+        name, one = min(form["columns"].items(), key=lambda item: item[1]["p"])
+        said.append(
+            f"How they are written tells members from the others ({name}: AUC {_auc(one['auc'])}): bring both sides into the form that the model was trained on, and {AGAIN}; "
+            "its AUC should then lie about .5."
         )
     if (controls.get("placebo") or {}).get("alarm"):
         said.append(

@@ -24,6 +24,7 @@ WITH_CHECKPOINT = ("ez", "reference_model", "wbc")  # attacks that compare with 
 RISK_FPR = 0.01  # of the TPR in the risk score
 ENOUGH = 100  # non-members without whom nothing is said of that rate
 FEW = 20  # members, or non-members, below which an audit of texts grades nothing
+CONTROLS = ("null", "count", "level", "blind", "length", "form", "placebo")  # an alarm of one of these refuses a verdict
 LEVELS = ((10.0, "low"), (30.0, "moderate"), (60.0, "high"), (100.0, "critical"))  # the lower end of the risk score lies below
 
 
@@ -62,23 +63,35 @@ class Risk:
     level: str  # low, moderate, high, critical or inconclusive
 
 
-def risk_score(auc: Mapping[str, float], tpr: Mapping[str, Any], blind: Mapping[str, float] | None, n_fewest: int) -> Risk:
+def risk_score(
+    auc: Mapping[str, float], tpr: Mapping[str, Any], blind: Mapping[str, float] | None, n_fewest: int, *, is_refused: bool = False
+) -> Risk:
     """What one attack shows of a model: 100 max(2 AUC - 1, (TPR - .01) / .99), and 0 where its interval reaches 0.
 
     `tpr` is that at a false-positive rate of 1 %, left out where fewer than a hundred non-members speak of it. Where a classifier that
     never asks the model tells members too (`blind`, its AUC with interval), that is taken from the AUC, and the TPR is left out.
-    The ends are those of either interval. So few texts, or so wide an interval that it reaches from low to high, are inconclusive.
+    The ends are those of either interval; the lower one always lacks what such a classifier cannot yet be excluded to tell. So few texts,
+    or so wide an interval that it reaches from low to high, are inconclusive, and so is an audit that the verdict refuses.
     """
     is_shifted = blind is not None and blind["low"] > 0.5
-    taken = {end: max(0.0, blind[end] - 0.5) if blind is not None and is_shifted else 0.0 for end in ("low", "value", "high")}
+    taken = {"value": 0.0, "low": unexplained(blind), "high": 0.0}
+    if blind is not None and is_shifted:
+        taken |= {"value": 2 * (blind["value"] - 0.5), "high": 2 * (blind["low"] - 0.5)}
     counts = not is_shifted and tpr["n_non_members"] >= ENOUGH
     value, low, high = (
-        100 * max(0.0, 2 * (auc[end] - taken[other]) - 1, advantage(tpr[end], RISK_FPR) if counts else 0.0)
-        for end, other in (("value", "value"), ("low", "high"), ("high", "low"))
+        100 * max(0.0, max(2 * auc[end] - 1, advantage(tpr[end], RISK_FPR) if counts else 0.0) - taken[end]) for end in ("value", "low", "high")
     )
     level = next(name for limit, name in LEVELS if low < limit or limit == 100)
     is_open = level == "low" and high >= LEVELS[1][0]
-    return Risk(value if low > 0 else 0.0, low, high, "inconclusive" if n_fewest < FEW or is_open else level)
+    return Risk(value if low > 0 else 0.0, low, high, "inconclusive" if n_fewest < FEW or is_open or is_refused else level)
+
+
+def unexplained(blind: Mapping[str, float] | None) -> float:
+    """The advantage at any false-positive rate that a difference between the two lists may give, 0 to 1: 2 AUC - 1 at the upper end of the blind AUC.
+
+    Of a concave ROC no TPR lies further above its FPR.
+    """
+    return 2 * max(0.0, blind["high"] - 0.5) if blind is not None else 0.0
 
 
 def limits_of(metrics: dict[str, Any]) -> Limits:
@@ -123,12 +136,24 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
 
 
 def of_texts(metrics: dict[str, Any], n_fewest: int) -> Verdict:
-    """The verdict of an audit of listed texts: undecided, whatever the rates, where there are too few of them."""
+    """The verdict of an audit of listed texts: undecided, whatever the rates, of too few, or of two lists that may differ by as much in themselves."""
     found = verdict(metrics)
-    if n_fewest >= FEW or found.is_refused:
+    if found.is_refused:
         return found
-    why = f"The audit is inconclusive: {n_fewest} texts on one side, and {FEW} of each are the least that is graded; bring some hundreds."
-    return Verdict("UNDECIDED", None, None, None, why, found.notes)
+    if n_fewest < FEW:
+        texts = "different text" if n_fewest == 1 else "different texts"
+        why = f"The audit is inconclusive: {n_fewest} {texts} on one side, and {FEW} of each are the least that is graded; bring some hundreds."
+        return Verdict("UNDECIDED", None, None, None, why, found.notes)
+    taken = unexplained((metrics["controls"].get("blind") or {}).get("auc"))
+    if found.state not in ("HIGH", "MEDIUM") or found.low is None or found.high is None:
+        return found
+    if state_of(found.low / 100 - taken, found.high / 100, AVERAGE) == found.state:
+        return found
+    why = (
+        "No grade: the blind control cannot yet exclude a difference of this size between the two lists; "
+        "give more texts, or draw them at random from one source."
+    )
+    return replace(found, state="UNDECIDED", sentence=f"{found.sentence} {why}")
 
 
 def _alarmed(found: Verdict) -> Verdict:
@@ -158,7 +183,7 @@ def _refusal(metrics: dict[str, Any]) -> str | None:
         which = "is at chance or little better" if not learns(models) else "does not fit its data"
         accuracies = f"train accuracy {models['train_accuracy']['value']:.1%}, test accuracy {models['test_accuracy']['value']:.1%}, chance {models['chance']:.1%}"
         return f"This model {which} ({accuracies}); the audit says nothing."
-    if any((controls.get(control) or {}).get("alarm") for control in ("null", "count", "level", "blind", "length")):
+    if any((controls.get(control) or {}).get("alarm") for control in CONTROLS):
         return "A control of the audit failed, so its rates cannot be believed; see the alarm."
     return None
 
@@ -363,6 +388,19 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
         found.append(
             f"ALARM: members can be told from non-members by their length alone ({name}: AUC {size['auc']['value']:.3f} [{size['auc']['low']:.3f}, {size['auc']['high']:.3f}]): "
             "many attacks turn length into a score. Draw both from one source, or cut both alike."
+        )
+    form = metrics["controls"].get("form")
+    if form and form["alarm"]:
+        name, column = min(form["columns"].items(), key=lambda item: item[1]["p"])
+        found.append(
+            f"ALARM: members can be told from non-members by how they are written ({name}: AUC {column['auc']['value']:.3f} [{column['auc']['low']:.3f}, {column['auc']['high']:.3f}]): "
+            "a model that was trained on texts written so tells them from others whether or not it has seen these. Bring both into one form."
+        )
+    placebo = metrics["controls"].get("placebo")
+    if placebo and placebo["alarm"]:
+        found.append(
+            f"ALARM: the reference model tells members too (AUC of its loss {placebo['auc']['value']:.3f} [{placebo['auc']['low']:.3f}, {placebo['auc']['high']:.3f}]): "
+            "it has seen them after all, or one of the two sets is the more ordinary."
         )
     count = metrics["controls"].get("count")
     if count and count["alarm"]:

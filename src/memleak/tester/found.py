@@ -97,8 +97,8 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
     fewest = min(len(np.unique(audited.group[side])) for side in (audited.is_member, ~audited.is_member))  # copies of a text are one
     blind = (controls["blind"] or {}).get("auc")
     best = attacks[headline]
-    risk = verdicts.risk_score(best["auc"], best["tpr_1"], blind, fewest)
     verdict = verdicts.of_texts(metrics, fewest)
+    risk = verdicts.risk_score(best["auc"], best["tpr_1"], blind, fewest, is_refused=verdict.is_refused)
     own = [values for name, values in scores.items() if name != METRIC]
     p_member = frames[headline]["membership_prob"].to_numpy(dtype=np.float64)
     found = {
@@ -172,7 +172,7 @@ def _numbers(scores: np.ndarray, audited: Audited) -> dict[str, Any]:
 
 def _controls(metrics: Mapping[str, Any], audited: Audited, setting: Setting) -> dict[str, Any]:
     """Those that were asked for, None for the others."""
-    found: dict[str, Any] = {key: metrics["controls"].get(key) for key in ("blind", "permuted", "length", "placebo")} | {"overlap": None}
+    found: dict[str, Any] = {key: metrics["controls"].get(key) for key in ("blind", "permuted", "length", "form", "placebo")} | {"overlap": None}
     if not setting.has_controls:
         return found
     if setting.sides.containment is None:  # images have one size, and share no words

@@ -17,13 +17,13 @@ def per_text(tokens: TokenSignals, encoded: Encoded) -> dict[str, np.ndarray]:
     `confidence` that of the likeliest token's probability; `margin` = log p - log(1 - p) of p = exp(-loss), the logit of
     the tokens' geometric mean probability, which is to a text what a classifier's margin is to an image.
     """
-    loss = -per_text_mean(tokens, tokens.columns["log_prob"])
+    loss = 0.0 - per_text_mean(tokens, tokens.columns["log_prob"])  # not -0, of a text that is certain
     certain = np.maximum(loss, LEAST_LOSS)
     found = {
         "margin": -certain - np.log(-np.expm1(-certain)),
         "loss": loss,
         "confidence": per_text_mean(tokens, tokens.columns["top_prob"]),
-        "entropy": -per_text_mean(tokens, tokens.columns["mean_log_prob"]),
+        "entropy": 0.0 - per_text_mean(tokens, tokens.columns["mean_log_prob"]),
     }
     counts = {"n_tokens": tokens.n_tokens, "n_bytes": encoded.n_bytes, "zlib_bytes": encoded.zlib_bytes}
     return {name: values.astype(np.float32) for name, values in found.items()} | {name: values.astype(np.int32) for name, values in counts.items()}
