@@ -383,6 +383,7 @@ def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
 
     length, placebo = (report.controls[name] for name in ("length", "placebo"))
     assert "Length: can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
+    assert "Form: can members be told by how they are written? white space at the beginning: AUC" in html
     assert f"Placebo: does the loss of the reference, which has not seen them, tell members? AUC {placebo['auc']['value']:.3f}" in html
     del metrics["controls"]["length"], metrics["controls"]["placebo"]
     assert "Placebo" not in page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))[0]

@@ -44,14 +44,14 @@ def made(separation: float = 2.0) -> AttackReport:
     frames["metric"] = frames["ez"].assign(score=np.nan, membership_prob=np.nan, prob_low=np.nan, prob_high=np.nan, attack="metric", flag=False)
     blind = {"value": 0.5, "low": 0.42, "high": 0.58}
     risk = risk_score(attacks["ez"]["auc"], attacks["ez"]["tpr_1"], blind, N)
-    lengths = texts.length({"bytes": draw.normal(size=2 * N)}, truth)
+    lengths, forms = texts.length({"bytes": draw.normal(size=2 * N)}, truth), texts.form({"capitals": draw.normal(size=2 * N)}, truth)
     found: dict[str, Any] = {
         "model": "tuned", "task": "causal-lm", "form": "GPT2LMHeadModel tuned", "reference": "base", "headline": "ez", "alpha": 0.05, "seed": 0,
         "n": {"members": N, "non_members": N, "population": 0, "overlap": 0, "near": 0, "short": 0, "truncated_members": 0, "truncated_non_members": 0},
         "max_length": 256, "is_adapter": False, "attacks": attacks, "excess": texts.excess(attacks["ez"]["auc"], blind),
         "controls": {
             "blind": {"auc": blind, "p": 0.5, "alarm": False, "why": None}, "permuted": {"n": 100, "share_covered": 0.95, "alarm": False},
-            "length": lengths, "placebo": {"auc": blind, "p": 0.6, "alarm": False}, "overlap": texts.histogram(np.zeros(N)),
+            "length": lengths, "form": forms, "placebo": {"auc": blind, "p": 0.6, "alarm": False}, "overlap": texts.histogram(np.zeros(N)),
         },
         "family_wise": membership.family_wise(np.stack([frame["score"] for name, frame in frames.items() if name != "metric"]), truth, n=50),
         "reliability": membership.reliability(frames["ez"]["membership_prob"].to_numpy(), truth), "flagged": int(frames["ez"]["flag"].sum()),
@@ -121,10 +121,28 @@ def test_a_split_that_differs_is_a_banner(report):
     assert "blind AUC 0.900 [0.850, 0.940]" in alarmed.recommendations()[1]
 
 
+@pytest.mark.parametrize(
+    ("control", "words_"),
+    [
+        ("form", "How they are written tells members from the others (capitals: AUC 0.900 [0.850, 0.940])"),
+        ("placebo", "The reference model, which should not know the training texts, tells them too (AUC 0.900"),
+    ],
+)
+def test_what_is_alarmed_is_to_be_mended_before_the_training_is(report, control, words_):
+    controls, auc = copy.deepcopy(report.controls), {"value": 0.9, "low": 0.85, "high": 0.94}
+    controls[control] |= {"auc": auc, "p": 1e-9, "alarm": True, "columns": {"capitals": {"auc": auc, "p": 1e-9}}}
+    alarmed = with_found(report, controls=controls, risk=report.found["risk"] | {"level": "inconclusive"})
+    said = alarmed.recommendations()
+
+    assert said[1].startswith(words_) and "do not release" not in " ".join(said) and "LoRA" not in " ".join(said)
+    assert ("The split can be told apart without the model." in words(alarmed.to_html())) == (control == "form")
+    assert "can members be told by how they are written? capitals: AUC" in words(alarmed.to_html())
+
+
 def test_a_page_without_controls_says_that_they_were_not_asked_for(report):
     page = with_found(report, controls=dict.fromkeys(report.controls), excess=None).to_html()
 
-    assert words(page).count("not asked for") + words(page).count("Not asked for") == 4 and Tags(page).open == []
+    assert words(page).count("not asked for") + words(page).count("Not asked for") == 5 and Tags(page).open == []
 
 
 # -- recommendations -----------------------------------------------------------------------------------------------

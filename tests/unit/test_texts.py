@@ -216,7 +216,7 @@ def test_texts_beside_images_and_a_vocabulary_of_images_are_refused(tmp_path):
 
 def test_plan_and_features_take_texts(topics, tmp_path):
     """The stages `features` reads what `plan` writes: audited rows, one line each."""
-    samples = pd.DataFrame({"sample_id": range(100), "source_id": range(100), "label": 0, "is_audited": [True] * 80 + [False] * 20})
+    samples = pd.DataFrame({"sample_id": range(100), "source_id": range(100), "label": 0, "group_id": range(100), "is_audited": [True] * 80 + [False] * 20})
     data.artefacts.write_table(tmp_path / "samples.parquet", samples)
 
     assert stage.features(topics, tmp_path / "samples.parquet", tmp_path / "features.parquet") == 80
@@ -307,3 +307,11 @@ def test_a_description_of_other_data_is_refused(tmp_path):
     with pytest.raises(ArtefactError, match="not the description of a data set"):
         data.read(tmp_path / "dataset.json")
     assert read_json(tmp_path / "dataset.json") == {"kind": "text"}
+
+
+def test_one_label_for_all_texts_is_none(tmp_path):
+    pd.DataFrame({"text": ["one text", "another text", "a third"], "label": [6, 6, 6]}).to_csv(tmp_path / "t.csv", index=False)
+
+    facts = data.prepare(params.Dataset(name="text", source=str(tmp_path / "t.csv")), tmp_path / "prepared" / "dataset.json")
+
+    assert (facts["n_classes"], facts["labelled"]) == (1, False)

@@ -245,7 +245,9 @@ def check(samples: Samples, name: str) -> Samples:
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name}: labels are {labels.dtype}, expected integers 0 to C-1; encode them (pandas.factorize)")
     is_text = texts.is_text(inputs)
-    if labels.min() < 0 or (len(np.unique(labels)) < 2 and not (is_text and not labels.any())):  # texts need no labels: 0 stands for none
+    if is_text and len(np.unique(labels)) < 2:
+        labels = np.zeros_like(labels)  # texts need no labels, and one for all says nothing: 0 stands for none
+    elif labels.min() < 0 or len(np.unique(labels)) < 2:
         raise DataError(f"{name}: labels go from {labels.min()} to {labels.max()}, expected 0 to C-1 with at least two classes")
     if is_text:
         inputs = texts.checked(inputs, name)
