@@ -77,6 +77,7 @@ def test_a_smaller_alpha_accuses_no_more(values, kind, alpha):
 def test_a_threshold_moves_and_stretches_with_its_values(values, kind, factor, shift):
     assume(np.ptp(values) > 1e-3)
     before, after = (decisions.threshold(decisions.fit(v, kind), 0.3) for v in (values, shift + factor * values))
+    assume(np.isinf(before) or before < values.max() + 1e3 * np.ptp(values))  # further out, in a tail that three values do not tell, rounding decides
 
     assert (np.isinf(before) and np.isinf(after)) or after == approx(shift + factor * before, rel=1e-6, abs=1e-5 * factor * np.ptp(values) + 1e-6)
 

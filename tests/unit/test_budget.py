@@ -374,11 +374,10 @@ def test_the_command_answers_without_torch_and_in_json(tmp_path):
     assert not (tmp_path / "results").exists() and not (tmp_path / ".memleak").exists()
 
 
-def test_every_params_file_has_a_budget(project, tmp_path):
-    for path in [project / "params.yaml", *sorted(project.glob("examples/**/params.yaml"))]:
-        if "classic-tasks" in path.parts:  # its plug-ins and weights are found from its own folder only
-            continue
-        found = budget.budget(path, directory=tmp_path, fpr=0.001, tpr=0.5)
+def test_every_params_file_has_a_budget(params_files, monkeypatch):
+    for path in params_files:
+        monkeypatch.chdir(path.parent)
+        found = budget.budget(path, directory=path.parent, fpr=0.001, tpr=0.5)
 
         assert found["together"]["to_train"] > 0, path
         assert all(name in text(found) for name in found["audits"]), path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from typing import get_args
 
 import pytest
@@ -29,25 +28,8 @@ def test_the_schema_accepts_params_yaml_and_refuses_a_misspelt_key(project):
         jsonschema.validate(config, params.schema())
 
 
-STAND_INS = {  # for what a user makes or brings before an example runs: read by nobody who plans
-    "text-finetune/base/config.json": '{"architectures": ["GPT2LMHeadModel"]}',
-    "medical/checkpoint/config.json": '{"architectures": ["LlamaForCausalLM"]}',
-    "medical/medquad.parquet": "",
-}
-
-
-def test_every_params_file_is_valid_and_plans(project, tmp_path, monkeypatch):
-    for name in ("params.yaml", "examples", "workflow/schemas"):
-        source = project / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        copy(source, tmp_path / name, **({"ignore": shutil.ignore_patterns("results", "data", ".*", "*.parquet")} if source.is_dir() else {}))
-    for name, text in STAND_INS.items():
-        (tmp_path / "examples" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "examples" / name).write_text(text)
-    files = [tmp_path / "params.yaml", *sorted(tmp_path.glob("examples/**/params.yaml"))]
-    files = [path for path in files if "classic-tasks" not in path.parts]  # plug-ins of its own folder: test_classic_tasks
-    for path in files:
+def test_every_params_file_is_valid_and_plans(params_files, monkeypatch):
+    for path in params_files:
         monkeypatch.chdir(path.parent)  # as `snakemake --directory` does
         built = plan.build(params.load(path))
         assert built.models(), path

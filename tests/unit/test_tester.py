@@ -265,8 +265,8 @@ def test_long_texts_are_cut_and_counted_and_those_of_one_token_left_out(trained)
 
     assert (found.metadata["n"]["truncated_members"], found.metadata["n"]["short"], found.metadata["train_size"]) == (1, 1, 61)
     assert {
-        "1 texts of a single token were left out: nothing is told about a first token",
-        "1 texts are longer than 48 tokens and were cut there",
+        "1 text of a single token was left out: nothing is told about a first token",
+        "1 text is longer than 48 tokens and was cut there",
     } <= {warning for warning in found.warnings}
 
 

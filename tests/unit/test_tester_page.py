@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,10 +97,49 @@ def test_every_attack_has_its_interval_on_the_page(report, html):
 
 
 def test_texts_are_shown_on_request_only(report, html, tmp_path):
-    shown = report.to_html(tmp_path / "page.html", include_texts=True)
+    shown = report.to_html(include_texts=True)
 
     assert "secret" not in html and "secret" not in report.to_json() and "secret" not in report.to_csv()
-    assert "secret" in shown and (tmp_path / "page.html").read_text() == shown and "secret" in report.to_csv(include_texts=True)
+    assert "secret" in shown and "secret" in report.to_csv(include_texts=True)
+
+
+def test_what_is_written_gives_its_path(report, tmp_path):
+    for write, path in ((report.to_html, tmp_path / "a.html"), (report.to_json, tmp_path / "a.json"), (report.to_csv, str(tmp_path / "a.csv"))):
+        assert write(path) == path and Path(path).read_text() == write()
+
+
+def test_a_report_is_compared_with_a_report_alone(report):
+    with pytest.raises(TypeError, match="compare: found NoneType, expected the report of another audit"):
+        report.compare(None)
+
+
+def test_no_two_words_of_the_page_run_together(report):
+    controls = copy.deepcopy(report.controls)
+    controls["blind"]["alarm"] = True
+    assert "]. Without a reference" in words(with_found(report, controls=controls, reference=None).to_html())
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"verdict": {"state": "UNDECIDED", "sentence": "Why.", "notes": [], "is_refused": True}}, "Nothing can be said about this model: Why."),
+        ({"n": {"fewest": 4}}, "Nothing can be said about this model: 4 different texts on one side; bring some hundreds of each."),
+    ],
+)  # fmt: skip
+def test_where_nothing_can_be_said_nothing_is_recommended_but_texts(report, changed, why):
+    known = {key: report.found[key] | value for key, value in changed.items()}
+    said = with_found(report, **known).recommendations()
+
+    assert said[0] == why and not any("evidence" in one or "release" in one or "LoRA" in one for one in said)
+
+
+def test_a_reference_is_asked_for_where_it_could_tell_more(report):
+    weak = {"auc": {"value": 0.7, "low": 0.6, "high": 0.8}}
+    for auc, is_told in ((0.7, True), (0.97, False)):
+        attacks = copy.deepcopy(report.found["attacks"])
+        attacks["ez"]["auc"] = weak["auc"] | {"value": auc}
+        said = with_found(report, reference=None, attacks=attacks).recommendations()
+        assert any("may understate the risk" in one for one in said) == is_told
 
 
 def test_names_and_texts_cannot_write_into_the_page(report):

@@ -216,7 +216,9 @@ def test_texts_beside_images_and_a_vocabulary_of_images_are_refused(tmp_path):
 
 def test_plan_and_features_take_texts(topics, tmp_path):
     """The stages `features` reads what `plan` writes: audited rows, one line each."""
-    samples = pd.DataFrame({"sample_id": range(100), "source_id": range(100), "label": 0, "group_id": range(100), "is_audited": [True] * 80 + [False] * 20})
+    samples = pd.DataFrame(
+        {"sample_id": range(100), "source_id": range(100), "label": 0, "group_id": range(100), "is_audited": [True] * 80 + [False] * 20}
+    )
     data.artefacts.write_table(tmp_path / "samples.parquet", samples)
 
     assert stage.features(topics, tmp_path / "samples.parquet", tmp_path / "features.parquet") == 80
