@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memleak.models import ModelError, hub, hub_files
+from memleak.models import ModelError, hub, hub_files, language
 
 MAKERS = {
     "gpt2": checkpoints.tiny_gpt2, "bert": checkpoints.tiny_bert_mlm, "classifier": checkpoints.tiny_bert_classifier,
@@ -252,7 +252,7 @@ def test_a_folder_without_tokenizer_is_told_and_another_can_be_named(copied, mad
     for file in folder.glob("tokenizer*"):
         file.unlink()
 
-    assert "no tokenizer" in refused(folder)
+    assert "has no tokenizer; save it there (tokenizer.save_pretrained) or pass tokenizer=" in refused(folder)
     assert load(folder, tokenizer=str(made / "gpt2")).tokenizer is not None
     assert load(folder, tokenizer=str(made / "gpt2/tokenizer.json")).tokenizer is not None
 
@@ -317,7 +317,13 @@ def test_the_mark_of_a_run_pickle_would_show(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path):
-    assert "no such folder" in refused(tmp_path / "nothing")
+    assert f"no such folder (looked for {tmp_path / 'nothing'})" in refused(tmp_path / "nothing")
+    assert f"no folder of this name (looked for {Path('runs/nothing').absolute()})" in refused("runs/nothing")
+
+
+def test_a_tokenizer_that_is_not_there_is_called_one(made):
+    with pytest.raises(ModelError, match="tokenizer /no/tok: there is no such folder or file"):
+        load(made / "gpt2", tokenizer="/no/tok")
 
 
 def test_a_file_is_not_a_folder(made):
@@ -506,6 +512,17 @@ def test_the_base_of_an_adapter_and_of_a_tuned_checkpoint_is_found(copied, made)
     assert hub.base_of(str(tuned)) == str(made / "gpt2")
     assert hub.base_of(str(lost)) is None
     assert hub.base_of(str(made / "gpt2")) is None
+
+
+def test_the_base_of_a_checkpoint_that_memleak_wrote_is_found_beside_it(copied, made, monkeypatch, tmp_path):
+    begun = copied("gpt2")
+    network = language.TextNetwork(load(made / "gpt2").network, "causal-lm")
+    language.save(network, load(made / "gpt2").tokenizer, begun.parent / "mine", str(begun))
+    monkeypatch.chdir(tmp_path)
+
+    assert hub.base_of(str(begun.parent / "mine")) == str(begun.resolve())
+    assert json.loads((begun.parent / "mine/config.json").read_text())["_name_or_path"] == f"../{begun.name}"
+    assert hub.is_same(load(begun), load(begun.parent / "mine"))
 
 
 def test_short_types_are_not_computed_with_on_a_cpu(copied):

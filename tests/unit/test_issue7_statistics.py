@@ -86,6 +86,17 @@ def test_copies_of_a_non_member_are_one_non_member():
     assert membership.p_values(scores, truth) == approx(membership.p_values(scores, truth, np.arange(85)))
 
 
+def test_a_tokenizer_that_knows_the_members_is_no_fault_of_the_lists():
+    draw, truth = np.random.default_rng(0), np.arange(400) < 200
+    n_bytes = draw.integers(50, 90, 400).astype(np.float64)
+    finer = texts.length({"bytes": n_bytes, "tokens": n_bytes - 15 * truth}, truth)
+    longer = texts.length({"bytes": n_bytes + 15 * truth, "tokens": n_bytes}, truth)
+
+    assert not finer["alarm"] and finer["tokens_differ"] and finer["sizes"]["tokens"]["auc"]["high"] < 0.5
+    assert longer["alarm"] and not longer["tokens_differ"]
+    assert texts.length({"tokens": n_bytes - 15 * truth}, truth)["alarm"]
+
+
 @pytest.mark.parametrize(("members", "others"), [((5, 40), (200, 1)), ((1, 25), (60, 1)), ((30, 5), (150, 1)), ((30, 5), (30, 5))])
 def test_copies_on_one_side_are_no_difference_in_length(members, others):
     """Groups and how often each stands there; where every copy counted, 36 % of worlds of the first kind were alarms, and 87 % of the second."""

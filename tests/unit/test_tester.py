@@ -121,8 +121,12 @@ def test_importing_memleak_stays_light():
 def test_what_is_asked_of_a_closed_tester_is_gone(trained):
     with MembershipTester(trained.base, device="cpu") as tester:
         assert (tester.task, tester.wrapper.network) == ("causal-lm", tester.network) and tester.tokenizer is not None
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="this tester is closed and its models are gone"):
         _ = tester.network
+    with pytest.raises(AttributeError, match="this tester is closed and its models are gone"):
+        tester.run_attacks(trained.members, trained.others)
+    with pytest.raises(AttributeError, match="MembershipTester has no 'netwrok'"):
+        _ = MembershipTester(trained.base, device="cpu").netwrok
 
 
 # -- what is found -------------------------------------------------------------------------------------------------
@@ -225,6 +229,11 @@ def test_test_texts_that_were_trained_on_are_left_out_and_counted(trained):
         ({"train_data": []}, "train_data is empty; give texts that the model was trained on"),
         ({"test_data": pd.DataFrame({"text": []})}, "test_data is empty; give texts that the model was not trained on"),
         ({"train_data": "one text"}, "train_data is one str; give a list of texts"),
+        ({"train_data": Path("texts.csv")}, r"train_data is a path \(texts.csv\); read the file first"),
+        ({"train_data": "/no/texts.csv"}, r"train_data is a path \(/no/texts.csv\); read the file first"),
+        ({"train_data": ["a b", float("nan")]}, r"train_data\[1\] is a missing value \(nan\); leave it out"),
+        ({"train_data": ["", " "]}, "train_data: all of its 2 texts are empty; give texts with words"),
+        ({"attacks": []}, "attacks is empty; leave it out for the default, or name some of loss"),
         ({"train_data": ["a", 7]}, r"train_data\[1\] is int, expected a string"),
         ({"test_data": [{"txt": "a"}]}, r"test_data\[0\] has no 'text'; found txt"),
         ({"test_data": ["a b c", {"text": None}]}, r"test_data\[1\]: its text is NoneType, expected a string"),
@@ -243,6 +252,41 @@ def test_bad_input_is_answered_in_one_sentence(trained, asked, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"device": "gpu"}, "device: 'gpu' is unknown; it is auto, cpu, cuda"),
+        ({"max_length": "64"}, "max_length is '64', expected a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, expected a whole number"),
+    ],
+)  # fmt: skip
+def test_what_a_tester_cannot_be_made_with_is_told(trained, asked, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MembershipTester(trained.base, **asked)
+
+
+def test_a_reference_that_is_the_audited_model_is_refused(trained):
+    from transformers import GPT2LMHeadModel
+
+    tuned = MembershipTester(trained.tuned, device="cpu")
+    again = GPT2LMHeadModel.from_pretrained(trained.tuned)
+    for wanted in (trained.tuned, tuned.network, again):
+        with pytest.raises(ValueError, match="is the audited model itself, weight for weight"):
+            _ = MembershipTester(
+                trained.tuned if wanted is not tuned.network else wanted, device="cpu", tokenizer=tuned.tokenizer, reference=wanted
+            ).reference
+
+
+def test_texts_repeated_in_a_list_and_labels_without_use_are_told(trained):
+    found = audited(
+        trained, train_data=[*trained.members, *trained.members[:2]], test_data=[*trained.others, trained.others[0]], train_labels=[0] * 62
+    )
+
+    assert "2 training texts repeat others and count as one with them where different texts are counted" in found.warnings
+    assert "1 test text repeats another and counts as one with it where different texts are counted" in found.warnings
+    assert [one for one in found.warnings if "labels" in one] == ["labels were given, and a language model is asked without: they were not used"]
+
+
 def test_a_tester_of_nothing_is_refused_at_once(tmp_path):
     with pytest.raises(ModelError):
         MembershipTester("nobody/has-this-model", local_files_only=True)
@@ -256,6 +300,7 @@ def test_a_few_texts_run_and_are_inconclusive(trained, n_members, n_others):
 
     assert found.verdict == "UNDECIDED" and found.risk_level == "inconclusive" and "inconclusive" in found.sentences[0]
     assert any("inconclusive below 20 of each" in warning for warning in found.warnings)
+    assert (found.risk_interval == (0, 100)) == (min(n_members, n_others) < 5) == found.recommendations()[0].startswith("Nothing can be said")
     assert found.attack_frames["metric"]["score"].isna().all() == (n_members < 10)
     assert "inconclusive" in found.to_html() and json.loads(found.to_json())["risk"]["level"] == "inconclusive"
 
@@ -379,8 +424,10 @@ def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
     planned = planned_in(folder)
     metrics = json.loads(Path("results/metrics/texts.json").read_text())
     timings = pd.DataFrame({"stage": ["score"], "seconds": [1.0]})
-    html, _ = page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))
+    html, line = page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))
 
+    told = "risk {:.0f} [{:.0f}, {:.0f}]".format(report.risk_score, *report.risk_interval)
+    assert told in line and told in str(report) and "its excess over what the blind control tells alone" in html
     length, placebo = (report.controls[name] for name in ("length", "placebo"))
     assert "Length: can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
     assert "Form: can members be told by how they are written? white space at the beginning: AUC" in html

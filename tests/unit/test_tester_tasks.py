@@ -106,7 +106,7 @@ def test_a_text_without_a_labelled_word_is_left_out_and_counted(of_tokens):
     unlabelled = {"tokens": ["Ada", "came"], "ner_tags": [-100, -100]}
     found = of_tokens.run_attacks([*rows[:N], unlabelled], rows[N:], attacks=["loss"], controls=False)
 
-    assert found.metadata["n"]["short"] == 1 and found.warnings.count("1 texts were left out: no word of them that is read has a label") == 1
+    assert found.metadata["n"]["short"] == 1 and found.warnings.count("1 text was left out: no word of them that is read has a label") == 1
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,14 @@ EXPECTED = 10  # of the smaller side who have what is rare; with fewer the rank-
 def length(sizes: Mapping[str, np.ndarray], is_member: np.ndarray, group: np.ndarray | None = None) -> dict[str, Any]:
     """Can members be told by their length alone? The AUC of each size (bytes, tokens) [N] with its interval; alarm at .001, two-sided.
 
-    Attacks that divide by a length, and texts that are cut at the context, turn such a difference into a score.
+    Attacks that divide by a length, and texts that are cut at the context, turn such a difference into a score. Bytes alone alarm where they
+    are known: a tokenizer that was trained on the members cuts them into fewer tokens (`tokens_differ`), which is no fault of the lists.
     """
     measured = aucs(sizes, is_member, group)
-    least = min(one["p"] for one in measured.values())
-    return {"p": least, "alarm": least <= calibration.ALARM, "sizes": measured}
+    judged = measured["bytes"] if "bytes" in measured else min(measured.values(), key=lambda one: one["p"])
+    is_alarm = judged["p"] <= calibration.ALARM
+    tokens_differ = not is_alarm and "tokens" in measured and measured["tokens"]["p"] <= calibration.ALARM
+    return {"p": judged["p"], "alarm": is_alarm, "tokens_differ": tokens_differ, "sizes": measured}
 
 
 def form(columns: Mapping[str, np.ndarray], is_member: np.ndarray, group: np.ndarray | None = None) -> dict[str, Any]:

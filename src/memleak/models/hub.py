@@ -106,6 +106,16 @@ def wrap(
     return _checkpoint(network, tokenizer, found, name, max_length, facts, [], processor)
 
 
+def is_same(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints are one network: the same object, file or weights, however they were loaded."""
+    if one.network is other.network or one.facts["sha256"] == other.facts["sha256"]:
+        return True
+    if any(one.facts[key] != other.facts[key] for key in ("architecture", "n_parameters", "dtype")):
+        return False
+    pairs = zip(one.network.parameters(), other.network.parameters(), strict=True)
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)  # of two networks the first weights differ
+
+
 def base_of(checkpoint: Checkpoint | str) -> str | None:
     """What a checkpoint says that it was fine-tuned from: the base of its adapter, or `_name_or_path` where it still exists.
 
@@ -124,6 +134,8 @@ def base_of(checkpoint: Checkpoint | str) -> str | None:
         if (folder / file).is_file():
             facts.setdefault("base", hub_files.facts_of(folder, file).get(key))
     base = facts.get("base")
+    if base and (folder / base).is_dir():  # as memleak writes it, so that both may move
+        base = str((folder / base).resolve())
     if not base or base == name or (looks_local(base) and not Path(base).expanduser().is_dir()):
         return None
     return None if Path(base).expanduser().resolve() == folder.resolve() else str(base)
@@ -144,6 +156,11 @@ def _tokenizer(given: Any, name: str, trust_remote_code: bool, local_files_only:
             )
         return given
     path = Path(given).expanduser()
+    if looks_local(str(given)) and not path.exists():
+        raise ModelError(
+            f"tokenizer {given}: there is no such folder or file (looked for {path.absolute()}); give the folder that holds its tokenizer.json"
+        )
+    without = f"checkpoint {name}: {given} has no tokenizer; save it there (tokenizer.save_pretrained) or pass tokenizer="
     try:
         if path.is_file():
             found: Any = PreTrainedTokenizerFast(tokenizer_file=str(path))
@@ -153,10 +170,12 @@ def _tokenizer(given: Any, name: str, trust_remote_code: bool, local_files_only:
     except ModelError:
         raise
     except Exception as error:  # of the library behind it, which raises Exception itself
+        if path.is_dir() and not _has_tokenizer(path):
+            raise ModelError(without) from None
         raise ModelError(f"checkpoint {name}: the tokenizer in {given} cannot be read ({type(error).__name__}: {hub_files.first_line(error)}); "
                          "copy it again, or name another (tokenizer)") from None  # fmt: skip
     if len(found) <= len(set(found.all_special_tokens)):  # what transformers makes up where there are no files
-        raise ModelError(f"checkpoint {name}: there is no tokenizer in {given}; save it there with save_pretrained, or name one (tokenizer)")
+        raise ModelError(without)
     return found
 
 

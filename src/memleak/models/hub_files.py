@@ -28,7 +28,9 @@ def folder_of(name: str, revision: str | None = None, local_files_only: bool | N
     if looks_local(name):
         folder = Path(name).expanduser()
         if not folder.exists():
-            raise ModelError(f"checkpoint {name}: there is no such folder (looked in {Path.cwd()}); give the folder that holds its config.json")
+            raise ModelError(
+                f"checkpoint {name}: there is no such folder (looked for {folder.absolute()}); give the folder that holds its config.json"
+            )
         if not folder.is_dir():
             raise ModelError(f"checkpoint {name}: is a file; give the folder that holds it, its config.json and the tokenizer")
         return folder
@@ -57,7 +59,7 @@ def _cached(name: str, revision: str | None, is_asked_for: bool) -> Path:
         why = "local_files_only is set" if is_asked_for else "the hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
         at = "" if revision is None else f" at revision {revision}"
         raise ModelError(
-            f"checkpoint {name}: there is no folder of this name, the hub's cache does not hold it{at}, and {why}; "
+            f"checkpoint {name}: there is no folder of this name (looked for {Path(name).absolute()}), the hub's cache does not hold it{at}, and {why}; "
             f"give the path of a folder, or run 'hf download {name}' where there is a network"
         ) from None
 

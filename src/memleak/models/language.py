@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,15 +221,24 @@ def _tokenizer(name: str, revision: str | None, stamp: Any) -> Any:
         raise ModelError(f"{name}: has no tokenizer that can be read ({hub_files.first_line(error)}); name one in text.tokenizer") from None
 
 
-def save(model: TextNetwork, tokenizer: Any, folder: Path) -> None:
-    """Write a whole model as a checkpoint of `transformers`, which appears at once or not at all."""
+def save(model: TextNetwork, tokenizer: Any, folder: Path, base: str | None = None) -> None:
+    """Write a whole model as a checkpoint of `transformers`, which appears at once or not at all; `base`: the checkpoint that it began from."""
     inner: Any = model.eval().network
     folder.parent.mkdir(parents=True, exist_ok=True)
     with hub_networks.quiet(), tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         written = Path(scratch) / folder.name
         inner.save_pretrained(written)
         tokenizer.save_pretrained(written)
+        if base is not None:
+            _note_base(written / hub_files.CONFIG, base, folder)
         written.rename(folder)
+
+
+def _note_base(config: Path, base: str, folder: Path) -> None:
+    """Write down where `hub.base_of` looks what a checkpoint began from: a path as seen from its own folder, so that both may move."""
+    said = os.path.relpath(Path(base).expanduser().resolve(), folder.resolve()) if looks_local(base) else base
+    known = json.loads(config.read_text(encoding="utf-8")) | {"_name_or_path": said}
+    config.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def content_of(recipe: Recipe) -> str | None:

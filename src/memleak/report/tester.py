@@ -10,9 +10,10 @@ import pandas as pd
 
 from memleak import provenance
 from memleak.report import page
-from memleak.report.verdict import ENOUGH, FEW
+from memleak.report.verdict import ENOUGH, FEW, LEAST
 
 LANGUAGE = ("causal-lm", "masked-lm")  # tasks whose models tell tokens
+SURE = 0.95  # an AUC above which a reference model could add little
 N_SHOWN = 20  # texts in the list of the most exposed
 TIERS = {
     "critical": "Strong evidence that training texts can be recognised: do not release the model or its scores as they are.",
@@ -21,22 +22,38 @@ TIERS = {
     "low": "Little or no evidence of memorised training texts at this size of audit.",
     "inconclusive": "This audit cannot grade the model: bring more texts of each kind, or lists that differ in nothing but membership, before anything is concluded from it.",
 }
+ALARMS = ("blind", "length", "form", "placebo")  # controls of the two lists and of the reference
 AGAIN = "audit again with run_attacks(train, test)"
 
 
 def recommendations(found: Mapping[str, Any]) -> list[str]:
     """What to do, most urgent first, each with the number that says so and how to see whether it helped."""
-    risk = found["risk"]
+    risk, why = found["risk"], nothing_said(found)
+    if why is not None:
+        return [in_words(one, found) for one in (f"Nothing can be said about this model: {why}", *_of_split(found), *_of_size(found))]
     said = [f"{TIERS[risk['level']]} Risk score {risk['value']:.0f} [{risk['low']:.0f}, {risk['high']:.0f}] of 100, by {found['headline']}."]
     said += _of_split(found)
-    if risk["low"] > 0 and not is_alarmed(found):
+    if risk["low"] > 0:
         said += [*_of_records(found), *_of_training(found), *_of_layers(found)]
     return [in_words(one, found) for one in (*said, *_of_reference(found), *_of_size(found))]
 
 
+def nothing_said(found: Mapping[str, Any]) -> str | None:
+    """Why an audit says nothing whatever its figures, if so."""
+    if is_alarmed(found):
+        names = [name for name in ALARMS if (found["controls"].get(name) or {}).get("alarm")]
+        return f"the control{'s' if len(names) > 1 else ''} {' and '.join(names)} alarmed, so that an attack's success may come from that alone."
+    if found["verdict"].get("is_refused"):
+        return str(found["verdict"]["sentence"])
+    fewest = found["n"].get("fewest", min(found["n"]["members"], found["n"]["non_members"]))
+    if fewest < LEAST:
+        return f"{fewest} different text{'s' if fewest != 1 else ''} on one side; bring some hundreds of each."
+    return None
+
+
 def is_alarmed(found: Mapping[str, Any]) -> bool:
     """Whether a control says that the two lists differ without the model, or that its reference knows the members."""
-    return any((found["controls"].get(name) or {}).get("alarm") for name in ("blind", "length", "form", "placebo"))
+    return any((found["controls"].get(name) or {}).get("alarm") for name in ALARMS)
 
 
 def in_words(sentence: str, found: Mapping[str, Any]) -> str:
@@ -56,7 +73,7 @@ def _of_split(found: Mapping[str, Any]) -> list[str]:
             f"from one source, split before training, and {AGAIN}; the blind AUC should then lie about .5."
         )
     if length.get("alarm"):
-        name, one = min(length["sizes"].items(), key=lambda item: item[1]["p"])
+        name, one = next(iter(length["sizes"].items()))  # bytes where they are known
         said.append(
             f"Length alone tells members from the others (in {name}: AUC {_auc(one['auc'])}): cut or choose both sides alike, and {AGAIN}; its AUC should then lie about .5."
         )
@@ -91,7 +108,7 @@ def _of_size(found: Mapping[str, Any]) -> list[str]:
     cut = n["truncated_members"] + n["truncated_non_members"]
     if cut:
         said.append(
-            f"{cut} texts are longer than {found['max_length']} tokens and were cut there: what stands behind was not audited. Raise max_length if the model's context allows, or cut texts into passages, and {AGAIN}."
+            f"{cut} {'text is' if cut == 1 else 'texts are'} longer than {found['max_length']} tokens and {'was' if cut == 1 else 'were'} cut there: what stands behind was not audited. Raise max_length if the model's context allows, or cut texts into passages, and {AGAIN}."
         )
     return said
 
@@ -100,8 +117,10 @@ def _of_reference(found: Mapping[str, Any]) -> list[str]:
     if found["reference"] is not None or found["task"] not in LANGUAGE:
         return []
     best = found["attacks"][found["headline"]]["auc"]
+    if best["value"] >= SURE or is_alarmed(found):
+        return []
     return [
-        f"No reference model was asked, so that AUC {_auc(best)} is likely to understate the risk: of fine-tuned models attacks that compare with the model before "
+        f"No reference model was asked, so that AUC {_auc(best)} may understate the risk: of fine-tuned models attacks that compare with the model before "
         "fine-tuning reached AUC .89 where the loss alone reached .57, and .99 where it reached .78, in our measurements of a small GPT-2. "
         "Audit again with MembershipTester(model, reference=PATH_OF_THE_BASE_MODEL)."
     ]
@@ -111,7 +130,7 @@ def _of_records(found: Mapping[str, Any]) -> list[str]:
     if not found["flagged"]:
         return []
     return [
-        f"{found['flagged']} training texts are flagged, of which about one in twenty by chance (report.examples, column flag): look for repeated, rare or personal texts "
+        f"{found['flagged']} training texts are flagged, at most one in twenty of them by chance (report.examples, column flag): look for repeated, rare or personal texts "
         "among them, remove or deduplicate them, train again, and audit again with the same lists."
     ]
 

@@ -24,6 +24,11 @@ WITH_CHECKPOINT = ("ez", "reference_model", "wbc")  # attacks that compare with 
 RISK_FPR = 0.01  # of the TPR in the risk score
 ENOUGH = 100  # non-members without whom nothing is said of that rate
 FEW = 20  # members, or non-members, below which an audit of texts grades nothing
+LEAST = 5  # and below which its interval says nothing either
+TOKENS_DIFFER = (
+    "Members are cut into another number of tokens than the others, at equal lengths in bytes; where it is fewer, "
+    "the tokenizer itself may have been trained on them"
+)
 CONTROLS = ("null", "count", "level", "blind", "length", "form", "placebo")  # an alarm of one of these refuses a verdict
 LEVELS = ((10.0, "low"), (30.0, "moderate"), (60.0, "high"), (100.0, "critical"))  # the lower end of the risk score lies below
 
@@ -63,6 +68,9 @@ class Risk:
     level: str  # low, moderate, high, critical or inconclusive
 
 
+NOTHING = Risk(0.0, 0.0, 100.0, "inconclusive")  # is known
+
+
 def risk_score(
     auc: Mapping[str, float], tpr: Mapping[str, Any], blind: Mapping[str, float] | None, n_fewest: int, *, is_refused: bool = False
 ) -> Risk:
@@ -71,8 +79,11 @@ def risk_score(
     `tpr` is that at a false-positive rate of 1 %, left out where fewer than a hundred non-members speak of it. Where a classifier that
     never asks the model tells members too (`blind`, its AUC with interval), that is taken from the AUC, and the TPR is left out.
     The ends are those of either interval; the lower one always lacks what such a classifier cannot yet be excluded to tell. So few texts,
-    or so wide an interval that it reaches from low to high, are inconclusive, and so is an audit that the verdict refuses.
+    or so wide an interval that it reaches from low to high, are inconclusive. Of an audit that the verdict refuses, or of a handful of
+    texts, nothing is known: 0 to 100.
     """
+    if is_refused or n_fewest < LEAST:
+        return NOTHING
     is_shifted = blind is not None and blind["low"] > 0.5
     taken = {"value": 0.0, "low": unexplained(blind), "high": 0.0}
     if blind is not None and is_shifted:
@@ -81,9 +92,11 @@ def risk_score(
     value, low, high = (
         100 * max(0.0, max(2 * auc[end] - 1, advantage(tpr[end], RISK_FPR) if counts else 0.0) - taken[end]) for end in ("value", "low", "high")
     )
+    if high == 0:  # worse than guessing, or than what never asks the model: no interval, but a sign that something is wrong
+        return NOTHING
     level = next(name for limit, name in LEVELS if low < limit or limit == 100)
     is_open = level == "low" and high >= LEVELS[1][0]
-    return Risk(value if low > 0 else 0.0, low, high, "inconclusive" if n_fewest < FEW or is_open or is_refused else level)
+    return Risk(value if low > 0 else 0.0, low, high, "inconclusive" if n_fewest < FEW or is_open else level)
 
 
 def unexplained(blind: Mapping[str, float] | None) -> float:
@@ -121,7 +134,35 @@ def learns(models: dict[str, Any]) -> bool:
 
 
 def verdict(metrics: dict[str, Any]) -> Verdict:
-    """The verdict of an audit from its metrics."""
+    """The verdict of an audit from its metrics; of a given language model with the risk score that the tester tells of it."""
+    if metrics["kind"] != "given" or not metrics["models"].get("of_tokens"):
+        return _graded(metrics)
+    n_fewest = _n_fewest(metrics)
+    found = of_texts(metrics, n_fewest)
+    if found.risk is None:
+        return found
+    risk = risk_of(metrics, n_fewest)
+    return replace(found, risk=round(risk.value, 1), low=round(risk.low, 1), high=round(risk.high, 1))
+
+
+def risk_of(metrics: dict[str, Any], n_fewest: int, *, is_refused: bool = False) -> Risk:
+    """The risk score of an audit of texts, from its headline attack."""
+    headline, blind = metrics["attacks"][metrics["headline"]], metrics["controls"].get("blind") or {}
+    tpr = pool.rate(headline, RISK_FPR) or {"n_non_members": 0}
+    return risk_score(headline["auc"], tpr, blind.get("auc"), n_fewest, is_refused=is_refused)
+
+
+def _n_fewest(metrics: dict[str, Any]) -> int:
+    """Different texts of the smaller side, as the blind control counted them; without it, at most so many."""
+    blind = metrics["controls"].get("blind") or {}
+    if "n_members" in blind:
+        return min(blind["n_members"], blind["n_non_members"])
+    members = [part["n_audited"] for part in metrics.get("parts") or () if part["is_member"]]
+    return min([pool.n_distinct(metrics), *([sum(members)] if members else [])])
+
+
+def _graded(metrics: dict[str, Any]) -> Verdict:
+    """The verdict by the advantage over guessing at the audit's false-positive rate."""
     notes = (*_mixed_notes(metrics["models"]), *(_pairs_notes(metrics) if metrics["kind"] == "pairs" else _pool_notes(metrics)))
     broken = pool.claim_alarm(metrics)
     notes = (*([f"ALARM: {broken} {LOOK_AT}"] if broken else []), *notes, *_loosened_notes(metrics))
@@ -137,7 +178,7 @@ def verdict(metrics: dict[str, Any]) -> Verdict:
 
 def of_texts(metrics: dict[str, Any], n_fewest: int) -> Verdict:
     """The verdict of an audit of listed texts: undecided, whatever the rates, of too few, or of two lists that may differ by as much in themselves."""
-    found = verdict(metrics)
+    found = _graded(metrics)
     if found.is_refused:
         return found
     if n_fewest < FEW:
@@ -384,11 +425,13 @@ def _pool_notes(metrics: dict[str, Any]) -> list[str]:
         )
     length = metrics["controls"].get("length")
     if length and length["alarm"]:
-        name, size = min(length["sizes"].items(), key=lambda item: item[1]["p"])
+        name, size = next(iter(length["sizes"].items()))  # bytes where they are known
         found.append(
             f"ALARM: members can be told from non-members by their length alone ({name}: AUC {size['auc']['value']:.3f} [{size['auc']['low']:.3f}, {size['auc']['high']:.3f}]): "
             "many attacks turn length into a score. Draw both from one source, or cut both alike."
         )
+    if length and length.get("tokens_differ"):
+        found.append(f"{TOKENS_DIFFER} (tokens: AUC {length['sizes']['tokens']['auc']['value']:.3f}).")
     form = metrics["controls"].get("form")
     if form and form["alarm"]:
         name, column = min(form["columns"].items(), key=lambda item: item[1]["p"])

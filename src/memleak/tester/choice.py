@@ -56,6 +56,8 @@ def choose(situation: Situation, wanted: str | Sequence[str] | Mapping[str, Any]
     if effort not in EFFORTS:
         raise ValueError(f"effort: '{effort}' is unknown; it is {', '.join(EFFORTS)}")
     possible = _possible(situation)
+    if not wanted:
+        raise ValueError(f"attacks is empty; leave it out for the default, or name some of {', '.join(possible)}")
     if wanted == "default":
         chosen = {name: entry for name, entry in possible.items() if _is_within(name, effort)}
     elif isinstance(wanted, Mapping):

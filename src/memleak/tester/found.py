@@ -37,6 +37,7 @@ class Setting:
     reference: Checkpoint | None
     sides: Sides
     has_labels: bool
+    has_unused_labels: bool  # of a language model, which is asked about tokens
     n_population: int
     n_truncated: tuple[int, int]  # members, non-members
     size: tuple[int, int] | None  # that images of several sizes were brought to
@@ -98,13 +99,13 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
     blind = (controls["blind"] or {}).get("auc")
     best = attacks[headline]
     verdict = verdicts.of_texts(metrics, fewest)
-    risk = verdicts.risk_score(best["auc"], best["tpr_1"], blind, fewest, is_refused=verdict.is_refused)
+    risk = verdicts.risk_of(metrics, fewest, is_refused=verdict.is_refused)
     own = [values for name, values in scores.items() if name != METRIC]
     p_member = frames[headline]["membership_prob"].to_numpy(dtype=np.float64)
     found = {
         "model": short(setting.checkpoint), "task": setting.checkpoint.task, "form": f"{setting.checkpoint.facts['architecture']} {short(setting.checkpoint)}",
         "reference": setting.reference and short(setting.reference), "headline": headline, "alpha": metrics["alpha"], "seed": setting.seed,
-        "n": _counts(audited, setting), "max_length": setting.checkpoint.max_length, "is_adapter": bool(setting.checkpoint.facts.get("is_adapter")),
+        "n": _counts(audited, setting) | {"fewest": fewest}, "max_length": setting.checkpoint.max_length, "is_adapter": bool(setting.checkpoint.facts.get("is_adapter")),
         "attacks": attacks, "controls": controls,
         "excess": texts.excess(best["auc"], blind) if blind else None,
         "family_wise": membership.family_wise(np.stack(own), audited.is_member, audited.group, setting.seed) if own else None,
@@ -112,7 +113,7 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
         "layers": layers.measured(setting.checkpoint, setting.sides, audited.samples, setting.seed) if setting.has_layers else None,
         "fit": _fit(audited), "risk": {"value": risk.value, "low": risk.low, "high": risk.high, "level": risk.level},
         "legacy_risk_score": 100 * max(one["auc"]["value"] for one in attacks.values() if one["auc"]),
-        "verdict": {"state": verdict.state, "sentence": verdict.sentence, "notes": list(verdict.notes)},
+        "verdict": {"state": verdict.state, "sentence": verdict.sentence, "notes": list(verdict.notes), "is_refused": verdict.is_refused},
         "warnings": _warnings(setting), "directory": setting.directory,
     }  # fmt: skip
     return found, frames
@@ -209,13 +210,20 @@ def _warnings(setting: Setting) -> list[str]:
     if sides.n_overlap + sides.n_near:
         how = "pixel for pixel" if what == "images" else f"word for word, {sides.n_near} to 80 % or more"
         said.append(f"{sides.n_overlap + sides.n_near} test {what} repeat training {what} ({sides.n_overlap} {how}) and were left out")
+    for side, name in ((sides.members, "training"), (sides.non_members, "test")):
+        if n_again := side.n_repeated:
+            each = "repeats another and counts as one with it" if n_again == 1 else "repeat others and count as one with them"
+            said.append(f"{n_again} {name} {what if n_again > 1 else what[:-1]} {each} where different {what} are counted")
+    if setting.has_unused_labels:
+        said.append("labels were given, and a language model is asked without: they were not used")
     if sides.n_short:
         why = "of a single token were left out: nothing is told about a first token"
         if setting.checkpoint.task not in LANGUAGE:
             why = "were left out: no word of them that is read has a label" if setting.has_labels else "without a token were left out"
-        said.append(f"{sides.n_short} texts {why}")
+        said.append(f"{sides.n_short} texts {why}" if sides.n_short > 1 else f"1 text {why.replace('were left', 'was left')}")
     if cut := sum(setting.n_truncated):
-        said.append(f"{cut} texts are longer than {setting.checkpoint.max_length} tokens and were cut there")
+        are, were = ("text is", "was") if cut == 1 else ("texts are", "were")
+        said.append(f"{cut} {are} longer than {setting.checkpoint.max_length} tokens and {were} cut there")
     if setting.size is not None:
         said.append("images of several sizes were brought to {} x {} before the model's own preparation".format(*setting.size))
     fewest = min(len(sides.members), len(sides.non_members))

@@ -120,6 +120,8 @@ class AttackReport:
 
         Both half widths are added up: the audits may have texts in common.
         """
+        if not isinstance(other, AttackReport):
+            raise TypeError(f"compare: found {type(other).__name__}, expected the report of another audit, as run_attacks returns it")
         rows = []
         for name, one in self.found["attacks"].items():
             before, after = one["auc"], (other.found["attacks"].get(name) or {}).get("auc")
@@ -129,20 +131,20 @@ class AttackReport:
                 rows.append({"attack": name, "auc": before["value"], "auc_other": after["value"], "change": change, "low": low, "high": high})
         return pd.DataFrame(rows, columns=["attack", "auc", "auc_other", "change", "low", "high"])
 
-    def to_html(self, path: str | Path | None = None, *, include_texts: bool = False) -> str:
-        """The page; written where a path is given. It shows texts on request only."""
+    def to_html(self, path: str | Path | None = None, *, include_texts: bool = False) -> str | Path:
+        """The page; written where a path is given, which is returned then. It shows texts on request only."""
         from memleak.report import tester, tester_figures
 
         drawn = self.visualize()
         svg = {name: tester_figures.svg_of(drawn[name]) for name in SHOWN if name in drawn}
         return _written(tester.page_of(self.found, self.examples, svg, include_texts=include_texts), path)
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """All numbers of the whole, without texts."""
+    def to_json(self, path: str | Path | None = None) -> str | Path:
+        """All numbers of the whole, without texts; or the path that they were written to."""
         return _written(json.dumps(self.found, indent=1, allow_nan=False) + "\n", path)
 
-    def to_csv(self, path: str | Path | None = None, *, include_texts: bool = False) -> str:
-        """The summary as a table; without what the texts say, unless that is asked for."""
+    def to_csv(self, path: str | Path | None = None, *, include_texts: bool = False) -> str | Path:
+        """The summary as a table, or the path that it was written to; without what the texts say, unless that is asked for."""
         return _written((self.summary if include_texts else self.summary.drop(columns="text")).to_csv(index=False), path)
 
     def __str__(self) -> str:
@@ -169,8 +171,9 @@ def _flat(one: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _written(text: str, path: str | Path | None) -> str:
-    if path is not None:
-        with artefacts.atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return text
+def _written(text: str, path: str | Path | None) -> str | Path:
+    if path is None:
+        return text
+    with artefacts.atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path

@@ -26,6 +26,8 @@ from memleak.tester.report import AttackReport
 from memleak.tester.texts import Given, Texts, TextsError
 from memleak.training import devices
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 class MembershipTester:
     """Can the training texts of a model be recognised? `model`: a folder, a name on the hub, or a loaded model of transformers.
@@ -40,6 +42,11 @@ class MembershipTester:
         reference: Any = None, tokenizer: Any = None, dtype: str = "auto", token_budget: int | None = None, seed: int = 0,
         local_files_only: bool | None = None, trust_remote_code: bool = False,
     ) -> None:  # fmt: skip
+        for name, value in (("max_length", max_length), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer | None):
+                raise ValueError(f"{name} is {value!r}, expected a whole number")
+        if str(device or "auto").partition(":")[0] not in DEVICES:
+            raise ValueError(f"device: '{device}' is unknown; it is {', '.join(DEVICES)}")
         if max_length is not None and max_length < 2:
             raise ValueError(f"max_length is {max_length}, expected 2 tokens or more, since the first is not scored")
         if batch_size < 1:
@@ -76,9 +83,9 @@ class MembershipTester:
     def reference(self) -> Checkpoint | None:
         """The model that has not seen the training texts, if there is one."""
         wanted = self._wanted_reference
-        if wanted is None or isinstance(wanted, Checkpoint):
-            return wanted
-        if wanted == "base":
+        if wanted is None:
+            return None
+        if isinstance(wanted, str) and wanted == "base":
             wanted = hub.base_of(self.checkpoint)
             if wanted is None:
                 raise ValueError(
@@ -86,7 +93,17 @@ class MembershipTester:
                 )
         if self.task not in choice.LANGUAGE:
             raise ValueError("reference: a classifier's body has no head to compare with; leave it out, and train references in params.yaml instead")
-        return self._loaded(wanted, self.task, None if isinstance(wanted, (str, Path)) else self.tokenizer)
+        found = self._loaded(wanted, self.task, None if isinstance(wanted, (str, Path)) else self.tokenizer)
+        if hub.is_same(self.checkpoint, found):
+            raise ValueError(
+                f"reference: {found.name} is the audited model itself, weight for weight; name the model that it was fine-tuned from, or leave it out"
+            )
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if "_given" in self.__dict__ and not self._given:
+            raise AttributeError("this tester is closed and its models are gone; make another, or ask it inside of its `with` block")
+        raise AttributeError(f"{type(self).__name__} has no '{name}'")
 
     def __enter__(self) -> MembershipTester:
         return self
@@ -111,7 +128,7 @@ class MembershipTester:
         Texts are strings, mappings or rows of a table with text and, where there are any, label and id. Where each word has a label:
         lists of words with lists of labels, or mappings with tokens and ner_tags. Images are of PIL, or arrays. Test records that repeat
         training records are left out and counted (`on_overlap`). `population`: records outside both lists that it was not trained
-        on. `directory`: keep all artefacts there, with the params.yaml that Snakemake makes them from again.
+        on. `directory`: keep all artefacts there, with the params.yaml that `memleak audit params.yaml` makes them from again.
         """
         members = texts.read(train_data, train_labels, "train_data", self.task)
         sides = texts.apart(members, texts.read(test_data, test_labels, "test_data", self.task), on_overlap)
@@ -131,7 +148,7 @@ class MembershipTester:
                 folder, config, self.checkpoint, reference, has_blind=controls, progress=progress, token_budget=self.token_budget, word_labels=labels
             )
             setting = found.Setting(
-                self.checkpoint, reference, sides, has_labels, 0 if others is None else len(others), self._n_truncated(sides), size, self.seed,
+                self.checkpoint, reference, sides, has_labels, self.task in choice.LANGUAGE and members.label is not None, 0 if others is None else len(others), self._n_truncated(sides), size, self.seed,
                 controls, (effort == "thorough" or "gradient-norm" in chosen) and (has_labels or self.task in choice.LANGUAGE),
                 None if directory is None else str(folder),
             )  # fmt: skip

@@ -13,6 +13,7 @@ import pandas as pd
 
 from memleak import artefacts
 from memleak.data import overlap
+from memleak.params.texts import looks_local
 from memleak.signals import SignalError
 from memleak.tester import images
 
@@ -37,6 +38,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self.text)
 
+    @property
+    def n_repeated(self) -> int:
+        """How many equal one before them, word for word or pixel for pixel."""
+        return len(self) - len({(image.shape, image.tobytes()) for image in self.image} if self.image else set(self.text))
+
     def kept(self, is_kept: np.ndarray) -> Texts:
         """Those of some rows [n]."""
         rows = np.flatnonzero(is_kept)
@@ -55,6 +61,10 @@ class Texts:
 
 def read(given: Given, labels: Sequence[Any] | None, side: str, task: str = "causal-lm") -> Texts:
     """One side's records. `labels` beside them go before a column or key `label`; without an id one is called by its place."""
+    if isinstance(given, Path) or (isinstance(given, str) and looks_local(given)):
+        raise TextsError(
+            f"{side} is a path ({given}); read the file first and give its texts, as in pandas.read_csv(path)['text'], or use `memleak tester`"
+        )
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
         raise TextsError(f"{side} is one {type(given).__name__}; give a list of texts, even where it has one")
     rows = given.to_dict("records") if isinstance(given, pd.DataFrame) else list(given)
@@ -63,6 +73,8 @@ def read(given: Given, labels: Sequence[Any] | None, side: str, task: str = "cau
     found = [_ROWS.get(task, _row)(row, place, side) for place, row in enumerate(rows)]
     if labels is not None and len(labels) != len(found):
         raise TextsError(f"{side} has {len(found)} texts and {len(labels)} labels; give one label a text")
+    if not any(row["text"].strip() for row in found):
+        raise TextsError(f"{side}: all of its {len(found)} texts are empty; give texts with words")
     own = tuple(row.get("label") for row in found) if labels is None else tuple(labels)
     if task == TOKENS:
         own = tuple(None if label is None else _of_words(label, row, place, side) for place, (label, row) in enumerate(zip(own, found, strict=True)))
@@ -77,6 +89,8 @@ def read(given: Given, labels: Sequence[Any] | None, side: str, task: str = "cau
 def _row(row: Any, place: int, side: str) -> Mapping[str, Any]:
     if isinstance(row, str):
         row = {"text": row}
+    if _is_missing(row.get("text", "") if isinstance(row, Mapping) else row):
+        raise TextsError(f"{side}[{place}] is a missing value ({row!r:.60}); leave it out, as dropna() of pandas does")
     if not isinstance(row, Mapping):
         raise TextsError(f"{side}[{place}] is {type(row).__name__}, expected a string, or a mapping with the key 'text'")
     if "text" not in row:
@@ -84,6 +98,10 @@ def _row(row: Any, place: int, side: str) -> Mapping[str, Any]:
     if not isinstance(row["text"], str):
         raise TextsError(f"{side}[{place}]: its text is {type(row['text']).__name__}, expected a string")
     return row
+
+
+def _is_missing(value: Any) -> bool:
+    return value is pd.NA or (isinstance(value, float) and np.isnan(value))
 
 
 def _row_of_words(row: Any, place: int, side: str) -> Mapping[str, Any]:

@@ -196,5 +196,5 @@ def pretrain(dataset: Dataset, recipe: Recipe, output: Path, device: torch.devic
     task = Task(output.name, 0, "fit", "base", randomness.derive(seed, "pretrain"), members, None, None, members[:0])
     network = loop.initial(task, dataset, recipe, device)
     (curves,) = loop.fit(TextProgram([network]), [task], dataset, recipe, device)  # type: ignore[list-item]
-    language.save(network, language.tokenizer_of(recipe, dataset), output)  # type: ignore[arg-type]
+    language.save(network, language.tokenizer_of(recipe, dataset), output, recipe.text.checkpoint)  # type: ignore[arg-type]
     return {"n": len(members), "train_loss": curves["loss_curve"][-1]} | facts_of(encoded_of(dataset, members, recipe))

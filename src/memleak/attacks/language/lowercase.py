@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from memleak.attacks import Evidence, Needs, Pool, Turn
+from memleak.attacks import AttackError, Evidence, Needs, Pool, Turn
 from memleak.attacks.estimate import signal_of
 from memleak.attacks.language import LEAST_LOSS, loss_in_views, of_targets, told_apart
 from memleak.params import Frozen
@@ -35,7 +35,9 @@ def score(evidence: Evidence, options: Options) -> np.ndarray:
     ratio = loss[:, 1] / np.maximum(loss[:, 0], LEAST_LOSS)
     token_id = signal_of(evidence.target, "token_id")
     is_changed = (token_id[:, 0] != token_id[:, 1]).any(axis=-1)
-    return told_apart(np.where(is_changed, ratio, np.median(ratio[is_changed]) if is_changed.any() else 1.0), "lowercase")
+    if not is_changed.any():
+        raise AttackError("lowercase: no text has capitals, or the tokenizer knows none, so that nothing tells them apart")
+    return told_apart(np.where(is_changed, ratio, np.median(ratio[is_changed])), "lowercase")
 
 
 def score_all(pool: Pool, turns: Sequence[Turn], options: Options) -> np.ndarray:
