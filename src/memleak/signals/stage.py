@@ -130,6 +130,10 @@ def _query_checkpoint(
     known = audited(asked, dataset) if asked["samples"] == "given" else None
     if checkpoint.task in asking.TASKS:
         other = reference or (hub.load(model.reference, device, **how) if model.reference else None)
+        if other is not None and hub.is_same(checkpoint, other):
+            raise SignalError(
+                f"model.reference: {other.name} is the audited model itself, which tells nothing; name what it was fine-tuned from, or leave it out"
+            )
         return asking.query_given(name, checkpoint, other, dataset, roster, asked, known, output)
     noted = Noted(asked, roster, dataset, 1, n_classes=len(checkpoint.class_names))
     asker = askers.of_checkpoint(checkpoint, dataset)
