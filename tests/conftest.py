@@ -14,6 +14,7 @@ import pytest
 from memleak import data
 from memleak.params import Dataset, Recipe
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub, whoever runs them; child processes inherit it
 PROJECT = Path(__file__).parents[1]
 
 
