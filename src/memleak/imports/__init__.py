@@ -20,6 +20,7 @@ from memleak import artefacts, params
 from memleak.designs import Roster
 from memleak.imports import lira, privacy_meter, table
 from memleak.imports.run import Run, RunError
+from memleak.signals.tables import write_signals
 
 __all__ = ["FILE", "KINDS", "Run", "RunError", "kind_of", "params_text", "plan_of", "population_of", "project", "read", "write"]
 
@@ -84,8 +85,6 @@ def population_of(path: Path) -> Path:
 
 
 def _write_signals(run: Run, path: Path, facts: dict[str, Any]) -> None:
-    from memleak.signals.stage import write_signals  # not above: it asks models, so it imports torch
-
     label = np.full(len(run.sample_id), UNKNOWN_LABEL) if run.label is None else run.label
     write_signals(path, run.signals, Roster(run.sample_id, np.arange(len(run.sample_id)), label), facts)
 

@@ -204,7 +204,7 @@ def _checkpoint(
     context = None
     if tokenizer is not None:
         _refuse_strange_tokens(network, tokenizer, task, name)
-        context = _context(network, tokenizer)
+        context = context_of(network, tokenizer)
         if max_length is not None and context is not None and max_length > context:
             warnings.append(f"max_length: {max_length} tokens asked, the model reads {context}; texts are cut there")
     if task == "causal-lm":
@@ -240,7 +240,7 @@ def _refuse_strange_tokens(network: Any, tokenizer: Any, task: str, name: str) -
         raise ModelError(f"checkpoint {name}: is a masked language model, and the tokenizer has no mask token; name the one that it was trained with")
 
 
-def _context(network: Any, tokenizer: Any) -> int | None:
+def context_of(network: Any, tokenizer: Any) -> int | None:
     """How many tokens a model reads; None where nothing limits it."""
     config = network.config.get_text_config()
     limits = [getattr(tokenizer, "model_max_length", None), getattr(config, "max_position_embeddings", None)]

@@ -75,31 +75,10 @@ def of_pool(metrics: dict[str, Any]) -> list[str]:
     blind = metrics["controls"].get("blind")
     if blind and blind["alarm"]:
         found.append(
-            f"ALARM: members can be told from non-members without the model (blind baseline: AUC {blind['auc']['value']:.3f} [{blind['auc']['low']:.3f}, {blind['auc']['high']:.3f}]): "
+            f"ALARM: members can be told from non-members without the model (blind baseline: AUC {_auc(blind)}): "
             "the two sets differ in themselves, and an attack's success may come from that alone. Draw both from one source."
         )
-    length = metrics["controls"].get("length")
-    if length and length["alarm"]:
-        name, size = next(iter(length["sizes"].items()))  # bytes where they are known
-        found.append(
-            f"ALARM: members can be told from non-members by their length alone ({name}: AUC {size['auc']['value']:.3f} [{size['auc']['low']:.3f}, {size['auc']['high']:.3f}]): "
-            "many attacks turn length into a score. Draw both from one source, or cut both alike."
-        )
-    if length and length.get("tokens_differ"):
-        found.append(f"{TOKENS_DIFFER} (tokens: AUC {length['sizes']['tokens']['auc']['value']:.3f}).")
-    form = metrics["controls"].get("form")
-    if form and form["alarm"]:
-        name, column = min(form["columns"].items(), key=lambda item: item[1]["p"])
-        found.append(
-            f"ALARM: members can be told from non-members by how they are written ({name}: AUC {column['auc']['value']:.3f} [{column['auc']['low']:.3f}, {column['auc']['high']:.3f}]): "
-            "a model that was trained on texts written so tells them from others whether or not it has seen these. Bring both into one form."
-        )
-    placebo = metrics["controls"].get("placebo")
-    if placebo and placebo["alarm"]:
-        found.append(
-            f"ALARM: the reference model tells members too (AUC of its loss {placebo['auc']['value']:.3f} [{placebo['auc']['low']:.3f}, {placebo['auc']['high']:.3f}]): "
-            "it has seen them after all, or one of the two sets is the more ordinary."
-        )
+    found += _of_texts(metrics["controls"])
     count = metrics["controls"].get("count")
     if count and count["alarm"]:
         found.append(
@@ -115,6 +94,39 @@ def of_pool(metrics: dict[str, Any]) -> list[str]:
     if n < needed:
         found.append(
             f"With {n:,} distinct records a false-positive rate of {pool.level(metrics['alpha'])} cannot be certified; that takes {needed:,}."
+        )
+    return found
+
+
+def _auc(control: dict[str, Any]) -> str:
+    """Such as `0.512 [0.470, 0.554]`."""
+    return f"{control['auc']['value']:.3f} [{control['auc']['low']:.3f}, {control['auc']['high']:.3f}]"
+
+
+def _of_texts(controls: dict[str, Any]) -> list[str]:
+    """What tells two lists of texts apart without the audited model."""
+    found = []
+    length = controls.get("length")
+    if length and length["alarm"]:
+        name, size = next(iter(length["sizes"].items()))  # bytes where they are known
+        found.append(
+            f"ALARM: members can be told from non-members by their length alone ({name}: AUC {_auc(size)}): "
+            "many attacks turn length into a score. Draw both from one source, or cut both alike."
+        )
+    if length and length.get("tokens_differ"):
+        found.append(f"{TOKENS_DIFFER} (tokens: AUC {length['sizes']['tokens']['auc']['value']:.3f}).")
+    form = controls.get("form")
+    if form and form["alarm"]:
+        name, column = min(form["columns"].items(), key=lambda item: item[1]["p"])
+        found.append(
+            f"ALARM: members can be told from non-members by how they are written ({name}: AUC {_auc(column)}): "
+            "a model that was trained on texts written so tells them from others whether or not it has seen these. Bring both into one form."
+        )
+    placebo = controls.get("placebo")
+    if placebo and placebo["alarm"]:
+        found.append(
+            f"ALARM: the reference model tells members too (AUC of its loss {_auc(placebo)}): "
+            "it has seen them after all, or one of the two sets is the more ordinary."
         )
     return found
 

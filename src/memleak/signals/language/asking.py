@@ -15,7 +15,7 @@ from tqdm import tqdm
 from memleak import provenance
 from memleak.data import Dataset
 from memleak.designs import Audited, Roster
-from memleak.models import language
+from memleak.models import hub, language
 from memleak.models.hub import Checkpoint
 from memleak.models.tokens import Encoded, encode
 from memleak.params import Recipe
@@ -31,6 +31,7 @@ from memleak.training.store import read_model
 TASKS = ("causal-lm", "masked-lm")  # of models that tell a distribution over tokens
 ASKED_AGAIN = 64  # texts that a given model is asked about a second time: does it answer alike?
 GRADIENT = "gradient_norm"
+UNLIMITED = 2**31  # tokens
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,10 @@ class Reader:
     def mask_id(self) -> int | None:
         return getattr(self.tokenizer, "mask_token_id", None)
 
-    @property
-    def context(self) -> int:
-        """Tokens that the network can read, prefix included."""
-        config = self.network.config.get_text_config()
-        known = (getattr(config, "max_position_embeddings", None), getattr(self.tokenizer, "model_max_length", None))
-        return min((size for size in known if size), default=self.max_length)
-
     def read(self, shown: tuple[Sequence[str] | None, Sequence[str]], sample_id: np.ndarray) -> Encoded:
         """Texts as the model reads them. Raises SignalError for a text of which no token can be scored."""
         prefixes, texts = shown
-        encoded = encode(self.tokenizer, texts, self.max_length, prefixes, context=self.context)
+        encoded = encode(self.tokenizer, texts, self.max_length, prefixes, context=hub.context_of(self.network, self.tokenizer) or UNLIMITED)
         n_scored = encoded.n_text - (encoded.n_prefix == 0) * (self.task == "causal-lm")
         if (n_scored <= 0).any():
             first = int((n_scored <= 0).argmax())
