@@ -46,10 +46,12 @@ localrules:
     figure,
     timings,
     report_page,
+    report_pdf,
     summary,
     frontier,
     frontier_figure,
     frontier_page,
+    frontier_pdf,
     index,
 
 
@@ -70,3 +72,8 @@ rule models:
     """The trained models alone."""
     input:
         PLAN.models(),
+
+
+onerror:
+    # the sentences of failed jobs last, and an index of what is finished; a good run writes the whole one again
+    shell("{PYTHON} -m memleak status --index results/index.html || true")

@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from memleak import params
+from memleak import __version__, params
 
 SIGNALS = {name: np.bool_ if name == "is_correct" else np.float32 for name in params.SIGNALS}  # columns and types; margin, loss and entropies in nats
 ALIGNMENT = params.ALIGNMENT  # a fact of each model, and then the only column: of canaries that are gradients, float64, in units of dp.clip
@@ -28,6 +28,10 @@ FORM = "form:"  # before the name of a column of how texts are written
 SLICE = "slice:"  # before the name of a column by which samples are sliced; `unit` is to whom a sample belongs
 SCORE_COLUMNS = ("target_id", "sample_id", "score")
 POOL_SCORE_COLUMNS = (*SCORE_COLUMNS, "folded", "odd", "even")  # the same model, scored with fewer references
+
+
+METRICS_FORMAT = 2  # of all metrics, raised by hand when a field changes its name or meaning; before it they did not say
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets take a cell for a formula by (OWASP, "CSV Injection")
 
 
 class ArtefactError(RuntimeError):
@@ -74,6 +78,33 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write readable JSON, sorted by insertion, without NaN."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def stamped(of: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics that say what they are: their format, who wrote them, and whether they are of an audit, a sweep, scores or a tester."""
+    return {"format": METRICS_FORMAT, "memleak": __version__, "of": of} | metrics
+
+
+def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write CSV that no spreadsheet runs: see `csv_text`."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(csv_text(table))
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers are as they are."""
+    return table.apply(_harmless).rename(columns=_harmless_cell).to_csv(index=False)
+
+
+def _harmless(column: pd.Series) -> pd.Series:
+    return column if pd.api.types.is_numeric_dtype(column) else column.map(_harmless_cell, na_action="ignore")
+
+
+def _harmless_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    marked = f"'{value}" if value.startswith(FORMULA) else value
+    return marked.replace("\r\n", "\n").replace("\r", "\n")  # a lone carriage return is not quoted, and would end the row
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -22,7 +22,12 @@ def parser() -> argparse.ArgumentParser:
     added_to = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(
-        name: str, function: Callable[[argparse.Namespace], str], help_: str, *paths: str, texts: tuple[str, ...] = (), lists: tuple[str, ...] = ()
+        name: str,
+        function: Callable[[argparse.Namespace], str | tuple[str, int]],
+        help_: str,
+        *paths: str,
+        texts: tuple[str, ...] = (),
+        lists: tuple[str, ...] = (),
     ) -> argparse.ArgumentParser:
         added = added_to.add_parser(name, help=help_, description=help_)
         for path in paths:
@@ -78,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
     texts.add_argument("--directory", type=Path, help="keep all artefacts there")
     for kind, meaning in (("output", "the page, HTML"), ("json", "all numbers, without texts"), ("csv", "a row a text and attack, without texts")):
         texts.add_argument(f"--{kind}", type=Path, help=meaning)
+    texts.add_argument("--progress", action="store_true", help="say each step on standard error, even where no terminal is")
     texts.add_argument("--offline", action="store_true", help="look for models in the hub's cache only")
     texts.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     texts.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -181,6 +187,9 @@ def parser() -> argparse.ArgumentParser:
         lists=("figures",),
     )
     verb("summary", verbs.summary, "write the one-page text report", "metrics", "output", texts=("params",))
+    printed = verb("pdf", verbs.pdf, "a page of memleak as a PDF, to print, sign and file")
+    printed.add_argument("page", type=Path, help="report.html, frontier.html, index.html, or a page of `memleak tester` or `memleak stats`")
+    printed.add_argument("--output", type=Path, help="file to write (default: beside the page, with .pdf)")
     verb("index", verbs.index, "write the page over all audits", "output", lists=("metrics", "sweeps"))
     verb("frontier", verbs.frontier, "what each defence of a sweep costs and protects", "output", "table", texts=("sweep",))
     panel = verb("frontier-figure", verbs.frontier_figure, "draw one figure of a sweep", "frontier", "svg", "png")
@@ -197,8 +206,36 @@ def parser() -> argparse.ArgumentParser:
     tune.add_argument("--stacks", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="models at once to try (default: %(default)s)")
     tune.add_argument("--seconds", type=float, default=1.0, help="that each of three timings of a stack takes (default: %(default)s)")
     tune.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    window = verb("app", verbs.app, "look at audits, test a model or scores in the browser, on this machine")
+    window.add_argument("folder", type=Path, nargs="?", default=Path(), help="a project, or a folder of projects (default: the current one)")
+    window.add_argument("--port", type=int, help="default: 8501, or the next that is free")
+    window.add_argument("--address", default="localhost", help="0.0.0.0 lets other machines read the audits (default: %(default)s)")
+    window.add_argument("--no-browser", action="store_true", help="say the address and open nothing")
+    window.add_argument("--max-upload-mb", type=int, default=200, help="largest file that may be uploaded (default: %(default)s)")
     verb("unlock", verbs.unlock, "remove the lock of a killed run, unless a run is at work here")
-    verb("schema", verbs.schema, "print the JSON schema of params.yaml").add_argument("--output", type=Path)
+    schema = verb("schema", verbs.schema, "print the JSON schema of params.yaml, or of the metrics of an audit")
+    schema.add_argument("--metrics", action="store_true", help="of results/metrics/AUDIT.json")
+    schema.add_argument("--markdown", action="store_true", help="as a page of Markdown, such as docs/params.md")
+    schema.add_argument("--output", type=Path)
+    gate = verb("gate", verbs.gate, "does what was measured keep your limits? exit code 0: yes, 1: no, 3: that cannot be said")
+    gate.add_argument("audits", nargs="*", metavar="AUDIT", help="keys of audits in params.yaml (default: all)")
+    gate.add_argument("--directory", type=Path, default=Path(), help="the project's folder (default: this one)")
+    files = "of an audit, of `memleak stats` or of MembershipTester"
+    gate.add_argument("--metrics", type=Path, nargs="+", default=[], metavar="FILE.json", help=files)
+    for option, meaning in (
+        ("max-tpr-at-1pct", "share of members that is recognised at a false-positive rate of 1 %%"), ("max-tpr-at-0.1pct", "the same at 0.1 %%"),
+        ("max-auc", "area under the ROC"), ("max-advantage", "TPR less FPR at the best threshold"), ("max-risk", "risk score, 0 to 100"),
+        ("max-epsilon", "what differential privacy promises, or the audit shows"), ("max-exposed", "exposed records: a count such as 5, or a share such as 1%%"),
+        ("max-state", "verdict: LOW, MEDIUM or HIGH"), ("max-gap", "train accuracy less test accuracy"), ("min-test-accuracy", "accuracy on test records"),
+    ):  # fmt: skip
+        gate.add_argument(f"--{option}", dest=option, metavar="LIMIT", help=meaning)
+    judges = "which end of the interval must keep the limit; upper passes only what is shown to keep it (default: %(default)s)"
+    gate.add_argument("--judge", choices=("upper", "value", "lower"), default="upper", help=judges)
+    gate.add_argument("--attacks", choices=("headline", "all"), default="headline", help="that rates are judged by (default: %(default)s)")
+    gate.add_argument("--json", action="store_true", help="print JSON")
+    state = verb("status", verbs.status, "how far the audits of a folder are, and why jobs failed")
+    state.add_argument("--directory", type=Path, default=Path(), help="the project's folder (default: this one)")
+    state.add_argument("--index", type=Path, help="write the page over what is finished there, and print failures alone")
     return root
 
 
@@ -222,11 +259,13 @@ def _end_with(process: int) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. Errors that a user can mend are one sentence and exit code 1."""
-    arguments = parser().parse_args(argv)
+    arguments, code = parser().parse_args(argv), 0
     if os.environ.get("MEMLEAK_PARENT", "").isdigit():
         _end_with(int(os.environ["MEMLEAK_PARENT"]))
     try:
         said = arguments.function(arguments)
+        if isinstance(said, tuple):  # a verb whose exit code is an answer
+            said, code = said
         print(said, end="\n" if said else "", flush=True)
     except BrokenPipeError:  # who reads the output has seen enough, as in `memleak budget | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
@@ -237,5 +276,5 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("MEMLEAK_DEBUG"):
             raise
         print(f"memleak {arguments.verb}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return getattr(error, "exit_code", 1)
+    return code

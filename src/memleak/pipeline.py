@@ -16,6 +16,8 @@ import yaml
 
 from memleak import artefacts, params
 
+LOCKS = ".snakemake/locks"
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -68,19 +70,28 @@ def start(directory: Path) -> list[Path]:
 
 def unlock(directory: Path) -> bool:
     """Remove the lock that a killed Snakemake left in a folder, unless a Snakemake is at work there."""
+    if not is_locked(directory) or is_at_work(directory):
+        return False
+    for lock in (directory / LOCKS).iterdir():
+        lock.unlink()
+    return True
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a Snakemake runs in a folder, or was killed there."""
+    return (directory / LOCKS).is_dir() and any((directory / LOCKS).iterdir())
+
+
+def is_at_work(directory: Path) -> bool:
+    """Whether a Snakemake runs in a folder, or may."""
     import psutil
 
-    locks = directory / ".snakemake/locks"
-    if not locks.is_dir() or not any(locks.iterdir()):
-        return False
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words, where = process.info["cmdline"] or [], process.info["cwd"]
         is_here = where is None or Path(where).resolve() == directory.resolve()  # None: somebody else's, so it may be here
         if is_here and any("snakemake" in Path(word).name for word in words[:3]) and process.info["pid"] != os.getpid():
-            return False
-    for lock in locks.iterdir():
-        lock.unlink()
-    return True
+            return True
+    return False
 
 
 def run(directory: Path, cores: int | str = "all", *targets: str) -> None:

@@ -86,8 +86,9 @@ def code_digest(*modules: str) -> str:
         source = _source_of(module)
         assert source is not None
         hasher.update(f"{module}\0{_code_only(source.read_bytes())}\0".encode())
-        for template in sorted(source.parent.glob("*.html")) + sorted(source.parent.glob("*.css")):
-            hasher.update(template.read_bytes())
+        for ending in ("html", "css", "typ"):
+            for template in sorted(source.parent.glob(f"*.{ending}")):
+                hasher.update(template.read_bytes())
     return "code:" + hasher.hexdigest()[:12]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from memleak import params as params_room
 from memleak import plugins
 from memleak.designs import Shard, shard_of
-from memleak.params import Dataset, GivenModel, Recipe, Training
+from memleak.params import Dataset, GivenModel, Recipe, Training, markdown
 
 
 def fetch(a: argparse.Namespace) -> str:
@@ -147,6 +147,14 @@ def summary(a: argparse.Namespace) -> str:
     return stage.summary(a.metrics, json.loads(a.params), a.output)
 
 
+def pdf(a: argparse.Namespace) -> str:
+    from memleak.report import pdf
+
+    output = a.output or a.page.with_suffix(".pdf")
+    pdf.write(a.page, output)
+    return f"written: {output}"
+
+
 def index(a: argparse.Namespace) -> str:
     from memleak.report import stage
 
@@ -188,11 +196,37 @@ def stats(a: argparse.Namespace) -> str:
 
 
 def schema(a: argparse.Namespace) -> str:
-    text = json.dumps(params_room.schema(), indent=1) + "\n"
+    if a.metrics:
+        from memleak.metrics import schema as of_metrics
+
+        found, page = of_metrics.schema(), markdown.of_metrics
+    else:
+        found, page = params_room.schema(), markdown.of_params
+    text = page(found) if a.markdown else json.dumps(found, indent=1) + "\n"
     if a.output:
         a.output.write_text(text)
         return f"schema written to {a.output}"
     return text
+
+
+def gate(a: argparse.Namespace) -> tuple[str, int]:
+    from memleak.report import gate
+
+    limits = [gate.Limit(name, gate.bound_of(name, given)) for name in gate.LIMITS if (given := getattr(a, name)) is not None]
+    if not limits:
+        raise gate.GateError(f"name at least one limit, such as --max-tpr-at-1pct 0.05; there are {', '.join(f'--{name}' for name in gate.LIMITS)}")
+    judged = [gate.judge(subject, limit, a.judge, a.attacks) for subject in gate.subjects(a.directory, a.audits, a.metrics) for limit in limits]
+    told = json.dumps(gate.as_dict(judged, a.judge), indent=1, allow_nan=False) if a.json else gate.text(judged)
+    return told, gate.exit_code(judged)
+
+
+def status(a: argparse.Namespace) -> str:
+    from memleak import pipeline
+    from memleak.report import status
+
+    if a.index is not None:
+        return status.of_failed_run(a.directory, a.index)
+    return status.text(a.directory, pipeline.is_locked(a.directory), pipeline.is_at_work(a.directory))
 
 
 def single_point(a: argparse.Namespace) -> str:
@@ -226,14 +260,22 @@ def tester(a: argparse.Namespace) -> str:
         if audited.task in files.IN_PYTHON:
             raise ValueError(f"--model: {a.model} is asked as {audited.task}, and a file of texts cannot say that; audit it from Python")
         report = audited.run_attacks(
-            train, test, attacks=a.attacks or "default", population=others, effort=a.effort, on_overlap=a.on_overlap, directory=a.directory
-        )
+            train, test, attacks=a.attacks or "default", population=others, effort=a.effort, on_overlap=a.on_overlap, directory=a.directory,
+            progress=a.progress or None,
+        )  # fmt: skip
     said = [str(report), "", "What to do:", *(f"{i}. {one}" for i, one in enumerate(report.recommendations(), 1))]
     for path, write in ((a.output, report.to_html), (a.json, report.to_json), (a.csv, report.to_csv)):
         if path is not None:
             write(path)
             said.append(f"written: {path}")
     return "\n".join([*said, *([f"artefacts: {a.directory}"] if a.directory else [])])
+
+
+def app(a: argparse.Namespace) -> str:
+    from memleak.app import serve
+
+    serve.serve(a.folder, a.port, a.address, not a.no_browser, a.max_upload_mb)
+    return ""
 
 
 def import_(a: argparse.Namespace) -> str:

@@ -378,7 +378,7 @@ def pages(given_walk, given_alone, tmp_path_factory):
 def test_the_page_is_whole_and_speaks_of_one_model(pages, name):
     html, said = pages[name][0], words(pages[name][0])
 
-    assert Tags(html).open == [] and html.count("<svg ") == 2 and "<script" not in html
+    assert Tags(html).open == [] and html.count('<div class="panels"') == 3 and "<script" not in html
     assert "network (Sequential) my_model.py:get_model with the weights mine.safetensors, which gives logits" in said
     assert "150 members (members) and 170 non-members (non-members)" in said
     assert not re.findall(r".{40}(?:twin|complementary halves|every model is|mock target).{20}", said, re.IGNORECASE)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from documented import errors_of
 from pytest import approx
 from scipy.stats import norm
 
@@ -153,15 +154,18 @@ def test_a_balanced_run_is_measured_and_its_controls_are_quiet(of_logits):
     assert not found["controls"]["null"]["alarm"] and found["controls"]["count"] is None
     assert verdict(found).state != "UNDECIDED" or "more models narrow it" in verdict(found).sentence
     assert [row["class"] for row in found["classes"]] == list(range(C))
+    assert errors_of(found) == []
 
 
 def test_the_page_of_a_run_says_where_it_comes_from_and_what_was_not_tested(of_logits):
     page = of_logits.page
 
-    assert f"Audited: {M} imported models, asked about {N} records; nothing was trained here. The samples are in equally many training sets" in page
-    assert "Blind: not tested" in page and "Count:" not in page
-    assert "an unknown device (torch unknown, imported)" in page and "Data: not imported." in page
-    assert "None" not in page.split("<h2>How it was made</h2>")[0]
+    assert (
+        f"{M} imported models, asked about {N} records; nothing was trained here." in page and "The samples are in equally many training sets" in page
+    )
+    assert "not tested: the records were not imported" in page and "<b>Count</b>" not in page
+    assert "an unknown device (torch unknown, imported)" in page and "records; not imported<" in page
+    assert "None" not in page.split("How it was made</h2>")[0]
     text = of_logits.audit("report.txt").read_text()
     assert f"{M} models (imported)" in text and "lira (headline" in text
 
@@ -179,6 +183,7 @@ def test_a_run_without_labels_has_no_classes_and_no_accuracy(of_scores):
     found, page = of_scores.metrics, of_scores.page
 
     assert found["data"]["n_classes"] is None and found["models"]["train_accuracy"] is None
+    assert errors_of(found) == []
     assert "<h2>By class</h2>" not in page
     assert ">-1<" not in page and ">unknown<" in page  # of the most exposed records
     assert not found["is_balanced"] and not found["controls"]["count"]["alarm"]

@@ -380,7 +380,7 @@ def test_models_without_a_curve_are_measured_and_drawn():
 
     assert metrics["models"]["loss_curve"] is None and metrics["models"]["accuracy_curve"] is None
     assert [bar.get_height() for bar in left.patches] == [0.01, 0.4]
-    assert right.get_legend_handles_labels()[1] == ["train, at the end: 1.000", "test, at the end: 0.900", "chance"]
+    assert right.get_legend_handles_labels()[1] == ["train, at the end: 100.0 %", "test, at the end: 90.0 %", "chance"]
 
 
 # -- the laws ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from memleak import artefacts
 from memleak.report import page, pool, pool_figures, published
 from memleak.report import stage as report
 
-FIGURES = ("roc", "scores", "exposure", "training")
+FIGURES = ("headline", "roc", "scores", "exposure", "training")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _text(html: str) -> str:
 
 
 def test_the_page_is_whole_in_one_file(reported):
-    assert reported.html.count("<svg ") == len(FIGURES) == 4
+    assert reported.html.count('<div class="panels"') == len(FIGURES) == 5
     assert "<script" not in reported.html and "@import" not in reported.html
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', reported.html)
     assert Tags(reported.html).open == []
@@ -104,48 +104,50 @@ def test_every_figure_is_drawn_twice_and_named_for_those_who_cannot_see_it(repor
     for name in FIGURES:
         assert (reported.folder / f"{name}.svg").read_text().startswith("<?xml")
         assert (reported.folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert f'role="img" aria-label="figure {name}"' in reported.html
+        assert name == "headline" or re.search(f'role="(img|group)" aria-label="figure {name}"', reported.html)
 
 
 def test_the_same_numbers_draw_the_same_bytes(halves, tmp_path):
-    for name in ("roc", "scores", "exposure"):
+    for name in ("headline", "roc", "scores", "exposure"):
         assert _draw(halves.walk, name, tmp_path, halves.data).read_bytes() == (halves.folder / f"{name}.svg").read_bytes()
 
 
 def test_a_figure_that_the_design_does_not_have_is_refused(halves, tmp_path):
-    with pytest.raises(ValueError, match="no figure is called overview in an audit of kind halves; expected roc, scores, exposure or training"):
+    with pytest.raises(
+        ValueError, match="no figure is called overview in an audit of kind halves; expected headline, roc, scores, exposure or training"
+    ):
         _draw(halves.walk, "overview", tmp_path, None)
 
 
 def test_every_figure_says_how_to_read_it(halves):
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", halves.html, re.DOTALL)
 
-    assert len(captions) == 4
-    assert sum("How to read" in caption for caption in captions) == 3 and "Left: training loss" in captions[-1]
+    assert len(captions) == 5 and all(caption.strip().startswith("How to read") for caption in captions)
 
 
 def test_every_attack_has_a_row_with_intervals_and_counts(halves):
     found = halves.metrics
-    table = halves.html[halves.html.index("Attacks side by side") :]
-    rows = dict(re.findall(r"<tr><td>([a-z-]+)(?: \(headline\))?<br>(.*?)</tr>", table[: table.index("</table>")], re.DOTALL))
-
-    assert set(rows) == set(found["attacks"])
-    for name, row in rows.items():
-        cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
-        assert len(cells) == 3 + len(found["attacks"][name]["rates"])
-        assert all(re.search(r"\[[\d.]+, [\d.]+\]", cell) for cell in cells[2:])
-        for cell, rate in zip(cells[3:], found["attacks"][name]["rates"], strict=True):
-            assert f"{rate['n_false_positives']:,} FP" in cell
+    for heading, n_before, rates in (("<p>4 attacks", 6, (0.01, 0.001)), ("All false-positive rates", 1, None)):
+        table = halves.html[halves.html.index(heading) :]
+        rows = dict(re.findall(r"<tr>(<td>([a-z-]+)(?:<br>.*?)?</td>.*?)</tr>", table[: table.index("</table>")], re.DOTALL))
+        rows = {name: row for row, name in rows.items()}
+        assert set(rows) == set(found["attacks"])
+        for name, row in rows.items():
+            cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+            told = [rate for rate in found["attacks"][name]["rates"] if rates is None or rate["at_fpr"] in rates]
+            assert len(cells) == n_before + len(told) and all(re.search(r"\[[\d.]+, [\d.]+\]", cell) for cell in cells[-len(told) :])
+            assert all(f"{rate['n_false_positives']:,} FP" in cell for cell, rate in zip(cells[-len(told) :], told, strict=True))
 
 
 def test_what_cannot_be_certified_is_grey_and_says_so(halves):
     """150 records certify an FPR of 2 % and more (3 / n), not one of 1 %."""
     headline = next(row for row in pool.attack_rows(halves.metrics) if row["is_headline"])
-    cells = re.findall(r"<td( class=\"no\")?>(?:(?!</td>).)* FP(, cannot certify)?</span></td>", halves.html)[: len(headline["rates"])]
+    table = halves.html[halves.html.index("All false-positive rates") :]
+    cells = re.findall(r"<td( class=\"no\")?>(?:(?!</td>).)* FP(, cannot certify)?</span></td>", table)[: len(headline["rates"])]
 
     assert [rate["certified"] for rate in headline["rates"]] == [True, False, False, False, False]
     assert [bool(grey) for grey, _ in cells] == [bool(said) for _, said in cells] == [False, True, True, True, True]
-    assert "Certified: false-positive rates from 2.0 % on" in _text(halves.html)
+    assert "Rates from 2.0 % on can be certified" in _text(halves.html)
 
 
 def test_an_alpha_that_cannot_be_certified_is_said_so(halves):
@@ -211,7 +213,7 @@ def test_an_exposure_that_was_not_measured_is_drawn_as_a_sentence(halves):
 def test_records_are_shown_only_on_request(halves, canaries):
     assert "<image " in (halves.folder / "exposure.svg").read_text()
     assert "<image " not in (canaries.folder / "exposure.svg").read_text()
-    assert "Below: the most exposed records" in _text(halves.html) and "Below: the most exposed records" not in _text(canaries.html)
+    assert "The pictures: the most exposed records" in _text(halves.html) and "The pictures: the most exposed" not in _text(canaries.html)
 
 
 def test_data_that_are_no_images_have_no_pictures(halves, tmp_path):
@@ -255,7 +257,7 @@ def test_an_alarm_of_the_null_is_shouted(halves):
     html, line = halves.page(found)
 
     assert "UNDECIDED" in line and "A control of the audit failed" in line
-    assert "ALARM: scores know" in _text(html) and "- ALARM" in html
+    assert "ALARM: scores know" in _text(html) and "Find what gives the answer away" in _text(html) and "differential privacy" not in _text(html)
 
 
 def test_an_audit_without_neighbours_in_the_literature_has_no_table_of_published_figures(halves):
@@ -301,8 +303,8 @@ def test_a_users_folder_is_named_as_a_difference():
 def test_the_index_has_rows_of_all_kinds(halves, canaries):
     html = page.index_page([halves.metrics, canaries.metrics])
 
-    assert html.count('href="audits/small/report.html"') == 2
-    assert "The average record of digits (halves)" in html and "The average record of digits (canaries)" in html
+    assert html.count('href="audits/small/report.html"') == 4, "of each the name and the link to its page"
+    assert "design halves" in html and "design canaries" in html
 
 
 def test_twelve_attacks_have_twelve_different_lines():

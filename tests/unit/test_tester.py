@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from documented import errors_of
 from pytest import approx
 
 import memleak
@@ -22,7 +23,7 @@ from memleak import cli, params, plan
 from memleak.metrics import texts
 from memleak.models import ModelError
 from memleak.models.tokens import encode
-from memleak.report import page
+from memleak.report import gate, page
 from memleak.tester import MembershipTester, choice, files
 from memleak.tester.choice import Situation
 from memleak.tester.texts import TextsError
@@ -137,6 +138,8 @@ def test_a_model_that_knows_its_texts_by_heart_is_found(report):
     assert report.risk_level in ("high", "critical") and report.risk_interval[0] <= report.risk_score <= report.risk_interval[1]
     assert report.verdict == "HIGH" and report.found["flagged"] > 20
     assert report.found["fit"]["gap"] > 0.5 and report.found["family_wise"]["p"] < 0.01
+    gated = gate.judge(gate.Subject("texts", report.found), gate.Limit("max-auc", 0.8))
+    assert gated.state == "FAIL" and gated.rests == "ez"
 
 
 def test_its_base_which_cannot_know_them_is_the_placebo(report):
@@ -366,7 +369,8 @@ def test_the_folder_is_one_that_the_workflow_reads(report, monkeypatch):
 
     assert Path(planned.data_path()).is_file() and all(Path(path).is_file() for path in planned.signals())
     assert (folder / "report.html").is_file() and json.loads((folder / "membership.json").read_text()) == report.found
-    assert json.loads((folder / "results/metrics/texts.json").read_text())["headline"] == planned.audit.headline_attack == "ez"
+    measured = json.loads((folder / "results/metrics/texts.json").read_text())
+    assert measured["headline"] == planned.audit.headline_attack == "ez" and errors_of(measured) == []
 
 
 def test_a_prior_moves_probabilities_and_nothing_else(report):
@@ -429,9 +433,9 @@ def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
     told = "risk {:.0f} [{:.0f}, {:.0f}]".format(report.risk_score, *report.risk_interval)
     assert told in line and told in str(report) and "its excess over what the blind control tells alone" in html
     length, placebo = (report.controls[name] for name in ("length", "placebo"))
-    assert "Length: can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
-    assert "Form: can members be told by how they are written? white space at the beginning: AUC" in html
-    assert f"Placebo: does the loss of the reference, which has not seen them, tell members? AUC {placebo['auc']['value']:.3f}" in html
+    assert "Can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
+    assert "Can members be told by how they are written? white space at the beginning: AUC" in html
+    assert f"Does the loss of the reference, which has not seen them, tell members? AUC {placebo['auc']['value']:.3f}" in html
     del metrics["controls"]["length"], metrics["controls"]["placebo"]
     assert "Placebo" not in page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))[0]
 

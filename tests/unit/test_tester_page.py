@@ -15,7 +15,7 @@ from pages import Tags
 
 from memleak.metrics import membership, pooled, roc, texts
 from memleak.metrics.clusters import pool
-from memleak.report import tester, tester_figures
+from memleak.report import tester_figures, tester_rules
 from memleak.report.verdict import risk_score
 from memleak.tester.report import AttackReport
 
@@ -83,8 +83,8 @@ def with_found(report: AttackReport, **changed: Any) -> AttackReport:
 def test_the_page_is_whole_and_says_what_was_found(report, html):
     said = words(html)
 
-    assert Tags(html).open == [] and html.count("<svg ") == 3 and "<script" not in html
-    assert f"HIGH risk score {report.risk_score:.0f} of 100" in said and "It tells. A note." in said
+    assert Tags(html).open == [] and html.count('<div class="panels"') == 3 and "<script" not in html
+    assert f"HIGH risk {report.risk_score:.0f} of 100" in said and "It tells. A note." in said
     assert "asked about 60 training texts and 60 others, beside the reference model base" in said
     assert "no score: too few texts" in said and "ez headline" in said and "metric the auditor's" in said
     assert "would be 92.0; without any leak it is above 50" in said
@@ -130,7 +130,7 @@ def test_where_nothing_can_be_said_nothing_is_recommended_but_texts(report, chan
     known = {key: report.found[key] | value for key, value in changed.items()}
     said = with_found(report, **known).recommendations()
 
-    assert said[0] == why and not any("evidence" in one or "release" in one or "LoRA" in one for one in said)
+    assert said[0].startswith(why) and not any("evidence" in one or "release" in one or "LoRA" in one for one in said)
 
 
 def test_a_reference_is_asked_for_where_it_could_tell_more(report):
@@ -176,7 +176,7 @@ def test_what_is_alarmed_is_to_be_mended_before_the_training_is(report, control,
 
     assert said[1].startswith(words_) and "do not release" not in " ".join(said) and "LoRA" not in " ".join(said)
     assert ("The split can be told apart without the model." in words(alarmed.to_html())) == (control == "form")
-    assert "can members be told by how they are written? capitals: AUC" in words(alarmed.to_html())
+    assert "Can members be told by how they are written? capitals: AUC" in words(alarmed.to_html())
 
 
 def test_a_page_without_controls_says_that_they_were_not_asked_for(report):
@@ -197,9 +197,9 @@ def test_a_page_without_controls_says_that_they_were_not_asked_for(report):
         ({"n": {"members": 12, "non_members": 60, "overlap": 0, "near": 0, "truncated_members": 0, "truncated_non_members": 0}}, "12 training and 60 test texts: below 20 a side no grade"),
         ({"n": {"members": 500, "non_members": 500, "overlap": 3, "near": 2, "truncated_members": 0, "truncated_non_members": 0}}, "5 test texts repeat training texts (3 word for word)"),
         ({"n": {"members": 500, "non_members": 500, "overlap": 0, "near": 0, "truncated_members": 4, "truncated_non_members": 5}}, "9 texts are longer than 256 tokens"),
-        ({"is_adapter": False}, "try low-rank additions (LoRA)"),
+        ({"is_adapter": False}, "Try low-rank additions (LoRA)"),
         ({"task": "sequence-classification"}, "label smoothing and temperature hide the confidence"),
-        ({"risk": {"value": 80.0, "low": 70.0, "high": 90.0, "level": "critical"}}, "the lower end of the risk is 70: differential privacy"),
+        ({"risk": {"value": 80.0, "low": 70.0, "high": 90.0, "level": "critical"}}, "the lower end of the risk is 70: 80 [70, 90] of 100"),
     ],
 )  # fmt: skip
 def test_each_recommendation_names_the_number_that_fired_it(report, changed, words_):
@@ -247,7 +247,7 @@ def test_what_did_not_fire_is_not_recommended(report):
 def test_the_first_recommendation_is_of_the_level(report, level):
     said = with_found(report, risk=report.found["risk"] | {"level": level}).recommendations()[0]
 
-    assert said.startswith(tester.TIERS[level]) and "Risk score" in said
+    assert said.startswith(tester_rules.TIERS[level][0]) and "Risk score" in said
 
 
 # -- figures and text ----------------------------------------------------------------------------------------------

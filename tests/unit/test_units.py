@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from documented import errors_of
 from PIL import Image
 
 from memleak import artefacts, data, params
@@ -420,6 +421,7 @@ def test_the_page_tells_slices_with_intervals_and_which_are_too_small(tmp_path):
 
     female = metrics["slices"][0]["slices"][0]
     assert [one["column"] for one in metrics["slices"]] == ["sex", "label"]
+    assert errors_of(json.loads(json.dumps(artefacts.stamped("audit", metrics)))) == []
     assert f"sex f 45 {female['auc']['value']:.3f} [{female['auc']['low']:.3f}, {female['auc']['high']:.3f}]" in text
     assert "m 15 too small: 15 members, 15 non-members" in text
     assert f"label no {metrics['slices'][1]['slices'][0]['n_samples']} " in text

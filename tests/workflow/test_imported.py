@@ -37,7 +37,7 @@ def project(fresh):
 
 
 def test_an_imported_run_is_audited_exported_and_audited_again(project):
-    assert project.planned() == {"plan": 1, "score": 2, "threshold": 2, "decide": 1, "measure": 1, "figure": 3, "timings": 1, "report_page": 1, "summary": 1, "index": 1}  # fmt: skip
+    assert project.planned() == {"plan": 1, "score": 2, "threshold": 2, "decide": 1, "measure": 1, "figure": 4, "timings": 1, "report_page": 1, "report_pdf": 1, "summary": 1, "index": 1}  # fmt: skip
     assert project.run() == 0
     assert project.planned() == {}
     found = artefacts.read_json(project / "results/metrics/imported.json")

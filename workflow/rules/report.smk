@@ -1,4 +1,4 @@
-# in: metrics, ROC points, exposure, scores or signals; out: results/audits/{audit}/{timings.csv,report.html,report.txt}, figures/{figure}.{svg,png},
+# in: metrics, ROC points, exposure, scores or signals; out: results/audits/{audit}/{timings.csv,report.html,report.pdf,report.txt}, figures/{figure}.{svg,png},
 # results/index.html
 
 
@@ -82,6 +82,26 @@ rule report_page:
         " --timings {input.timings} --figures {input.figures} --params {params.params:q} --output {output} &> {log}"
 
 
+rule report_pdf:
+    """The same page typeset, to print, sign and file."""
+    input:
+        "results/audits/{audit}/report.html",
+    output:
+        report(
+            "results/audits/{audit}/report.pdf",
+            caption="../report/page.rst",
+            category="{audit}",
+            labels={"figure": "the page, to print"},
+        ),
+    log:
+        "logs/report_pdf/{audit}.log",
+    threads: 1
+    params:
+        code=provenance.code_digest("memleak.report.pdf"),
+    shell:
+        "{PYTHON} -m memleak pdf {input} --output {output} &> {log}"
+
+
 rule summary:
     """The same on one page of plain text; of models, not of single records."""
     input:
@@ -103,15 +123,22 @@ rule index:
     input:
         metrics=expand("results/metrics/{audit}.json", audit=PLAN.audits),
         pages=expand("results/audits/{audit}/report.html", audit=PLAN.audits),
+        pdfs=expand("results/audits/{audit}/report.pdf", audit=PLAN.audits),
         sweeps=expand("results/audits/{sweep}/frontier.json", sweep=PLAN.sweeps),
         sweep_pages=expand("results/audits/{sweep}/frontier.html", sweep=PLAN.sweeps),
+        sweep_pdfs=expand("results/audits/{sweep}/frontier.pdf", sweep=PLAN.sweeps),
         texts=[
             f"results/audits/{audit}/report.txt"
             for audit, planned in PLAN.audits.items()
             if not planned.is_pairs
         ],
     output:
-        "results/index.html",
+        report(
+            "results/index.html",
+            caption="../report/index.rst",
+            category="all audits",
+            labels={"figure": "the page over all audits"},
+        ),
     log:
         "logs/index.log",
     threads: 1

@@ -1,4 +1,4 @@
-# in: metrics, plans, scores and signals of all variants of an audit; out: results/audits/{sweep}/frontier.{json,csv,html}, {frontier,gap}.{svg,png}
+# in: metrics, plans, scores and signals of all variants of an audit; out: results/audits/{sweep}/frontier.{json,csv,html,pdf}, {frontier,gap}.{svg,png}
 
 
 rule frontier:
@@ -60,3 +60,23 @@ rule frontier_page:
         code=provenance.code_digest("memleak.report.stage"),
     shell:
         "{PYTHON} -m memleak frontier-page --frontier {input.frontier} --figures {input.figures} --output {output} &> {log}"
+
+
+rule frontier_pdf:
+    """The same page typeset, to print, sign and file."""
+    input:
+        "results/audits/{sweep}/frontier.html",
+    output:
+        report(
+            "results/audits/{sweep}/frontier.pdf",
+            caption="../report/page.rst",
+            category="{sweep}",
+            labels={"figure": "the page, to print"},
+        ),
+    log:
+        "logs/frontier_pdf/{sweep}.log",
+    threads: 1
+    params:
+        code=provenance.code_digest("memleak.report.pdf"),
+    shell:
+        "{PYTHON} -m memleak pdf {input} --output {output} &> {log}"

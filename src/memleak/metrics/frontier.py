@@ -60,9 +60,9 @@ def measure(sweep: Mapping[str, Any], output: Path, table_output: Path) -> dict[
         "variants": rows,
         "correlation": _correlation_of_recipes(rows, variants, baseline),
     }
+    found = artefacts.stamped("sweep", found)
     artefacts.write_json(output, found)
-    with artefacts.atomic(table_output) as temporary:
-        table(rows).to_csv(temporary, index=False)
+    artefacts.write_csv(table_output, table(rows))
     return found
 
 

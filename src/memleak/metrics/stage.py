@@ -155,10 +155,9 @@ def measure(
         metrics["models"]["loosened_by"] = headline["loosened_by"]
     artefacts.write_table(exposure_output, exposure)
     artefacts.write_table(roc_output, curves)
-    with artefacts.atomic(plots_output) as temporary:
-        curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]].to_csv(temporary, index=False)
-    with artefacts.atomic(exposed_output) as temporary:
-        exposed.to_csv(temporary, index=False)
+    artefacts.write_csv(plots_output, curves[curves["subject"] == curves["subject"].iloc[0]][["fpr", "tpr"]])
+    artefacts.write_csv(exposed_output, exposed)
+    metrics = artefacts.stamped("audit", metrics)
     artefacts.write_json(metrics_output, metrics)
     return metrics
 

@@ -51,13 +51,13 @@ SIGNALS_VERSION = 1  # raise by hand when the same weights would give other sign
 class Params(Frozen):
     """The whole of params.yaml."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of everything that is drawn")
     datasets: dict[Id, Dataset] = Field({}, description="where records come from")
     recipes: dict[Id, Recipe] = Field({}, description="how models are trained: everything that changes a weight")
-    audits: dict[Id, Audit] = Field(min_length=1)
+    audits: dict[Id, Audit] = Field(min_length=1, description="what is attacked, and how; an id names files")
     sweeps: dict[Id, dict[Id, Variant]] = Field({}, description="by label, the variants of every audit that was written with `sweep`")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    training: Training = Training()
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where models train and are asked; auto: a GPU where there is one")
+    training: Training = Field(Training(), description="how models train, without changing what comes out")
     models_per_shard: int = Field(8, gt=0, description="models trained in one job")
     figures: bool = Field(True, description="draw figures for the report")
     allow_mixed: bool = Field(False, description="accept models of several devices or torch versions in one audit")

@@ -35,8 +35,8 @@ N_OF_FAMILY = {
 class Epsilon(Frozen):
     """How a lower bound of epsilon is claimed: declared before it is measured."""
 
-    delta: float = Field(default=1e-5, ge=0, lt=1)
-    confidence: float = Field(default=0.95, gt=0, lt=1)
+    delta: float = Field(default=1e-5, ge=0, lt=1, description="the bound is one of (epsilon, delta) privacy")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="with which the bound holds")
     claimed: float | None = Field(
         default=None,
         gt=0,
@@ -50,13 +50,13 @@ class Audit(Frozen):
 
     dataset: str | None = Field(None, description="a key of datasets; none where the models are imported")
     recipe: str | None = Field(None, description="a key of recipes; none where nothing is trained")
-    design: Design
+    design: Design = Field(description="how it is drawn who trains on what")
     views: tuple[Annotated[str, Field(pattern=VIEW)], ...] = Field(
         ("identity",),
         min_length=1,
         description="how records are shown: identity, flip, shift-N (8 moves by N pixels), flip-shift-N, rotate-N (by -N and N degrees); of texts identity, lowercase, neighbours-N (N copies with words exchanged), prefix-N (after N texts of the population)",
     )
-    attacks: dict[Id, dict[str, Any]] = Field(min_length=1)
+    attacks: dict[Id, dict[str, Any]] = Field(min_length=1, description="by an id of yours: name (built-in or file.py:function) and options")
     signals: dict[Id, dict[str, Any]] = Field(
         {}, description="further signals for attacks to read, by column: name (built-in or file.py:function) and options"
     )
@@ -71,7 +71,7 @@ class Audit(Frozen):
     alpha: Probability | None = Field(
         None, description="false-positive rate of decisions, for attacks without one of their own (default: 0.05 for pairs, else 0.01)"
     )
-    epsilon: Epsilon = Epsilon()
+    epsilon: Epsilon = Field(Epsilon(), description="how a lower bound of epsilon is claimed; of the designs pairs and canaries")
     include_records: bool = Field(False, description="show pictures of the most exposed records in the report")
     slices: tuple[str, ...] = Field((), description="columns of the data set, or label: the headline attack is measured within each of their values")
 

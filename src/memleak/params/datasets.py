@@ -20,7 +20,7 @@ DECLARED_SIZES = {  # samples of the built-in data sets
 class Part(Frozen):
     """Where samples come from: a built-in name, or `file.py:function` of the user's."""
 
-    name: str
+    name: str = Field(description="a built-in data set, or file.py:function")
     source: str | None = Field(None, description="`torchvision`, or a folder or file (relative to params.yaml)")
     n: int | None = Field(default=None, gt=0, description="declared number of samples; checked when the data is fetched")
     column: str | None = Field(None, description="of name: text, the column that holds the texts (default: text)")

@@ -107,8 +107,8 @@ class Targets(Frozen):
 class Pairs(Frozen):
     """With and without one record: rounds of paired trainings."""
 
-    kind: Literal["pairs"] = "pairs"
-    targets: Targets
+    kind: Literal["pairs"] = Field("pairs", description="with and without one record")
+    targets: Targets = Field(description="the records that are audited")
     rounds: int = Field(ge=2, description="paired trainings whose signals are fitted")
     holdout_rounds: int = Field(0, ge=0, description="fresh pairs, used to measure only")
     subset_size: int = Field(gt=0, description="training records of one model, without the audited one")
@@ -120,8 +120,8 @@ class Pairs(Frozen):
 class Halves(Frozen):
     """Every model trains on a random half of the pool, its twin on the other half; each is the target in turn."""
 
-    kind: Literal["halves"]
-    models: int = Field(ge=2, multiple_of=2)
+    kind: Literal["halves"] = Field(description="random halves of a pool")
+    models: int = Field(ge=2, multiple_of=2, description="that are trained; more of them train only the new ones")
     pool: int | None = Field(None, gt=3, description="draw from so many records of the data set (default: all, which leaves no population)")
     population: int | None = Field(None, gt=0, description="records outside the pool that attacks compare with (default: all that pool leaves)")
     targets: int | None = Field(None, gt=0, description="audit so many models in turn (default: all)")
@@ -143,7 +143,7 @@ class Halves(Frozen):
 class Canaries(Frozen):
     """One-run audits: independent coins decide which canaries a model trains on, beside records that all models have."""
 
-    kind: Literal["canaries"]
+    kind: Literal["canaries"] = Field(description="coins decide who is in")
     canaries: int = Field(ge=10, description="records whose membership a coin decides")
     subset_size: int = Field(ge=0, description="records that every model trains on beside its canaries")
     models: int = Field(1, ge=1, description="trainings, each an audit of its own")
@@ -177,8 +177,8 @@ class Canaries(Frozen):
 class Shadows(Frozen):
     """Reference models on records of a shadow pool, none of them audited: each on a random half, or all on a set of their own."""
 
-    kind: Literal["shadow"]
-    models: int = Field(1, ge=1)
+    kind: Literal["shadow"] = Field(description="on records of their own")
+    models: int = Field(1, ge=1, description="reference models that are trained")
     parts: tuple[str, ...] = Field(
         (), description="parts of the data set that make the shadow pool (default: shadow), each model takes a random half"
     )
@@ -204,8 +204,8 @@ class Shadows(Frozen):
 class ReferenceHalves(Frozen):
     """Reference models on complementary halves of the members and non-members themselves, as an auditor can train who holds both."""
 
-    kind: Literal["halves"]
-    models: int = Field(ge=2, multiple_of=2)
+    kind: Literal["halves"] = Field(description="on halves of the audited records")
+    models: int = Field(ge=2, multiple_of=2, description="reference models that are trained")
 
     @property
     def pool(self) -> tuple[str, ...]:
@@ -215,14 +215,16 @@ class ReferenceHalves(Frozen):
 class Given(Frozen):
     """A model that the user brings, with the records it was trained on and others; nothing is trained but reference models, if there are any."""
 
-    kind: Literal["given"]
-    model: GivenModel
+    kind: Literal["given"] = Field(description="a model that you bring")
+    model: GivenModel = Field(description="the audited model")
     members: str = Field("members", description="the part of the data set that the model was trained on")
     non_members: str = Field("non-members", description="the part that it was not trained on")
     population: str | None = Field(None, description="a part that no model was trained on, which attacks compare with")
     sample: int | None = Field(None, gt=0, description="audit so many members and so many non-members, drawn at random (default: all)")
     overlap: Literal["refuse", "drop"] = Field("refuse", description="what becomes of non-members that equal a member")
-    references: Annotated[Shadows | ReferenceHalves, Field(discriminator="kind")] | None = None
+    references: Annotated[Shadows | ReferenceHalves, Field(discriminator="kind")] | None = Field(
+        None, description="models to compare with (default: none)"
+    )
 
     @model_validator(mode="after")
     def _parts_differ(self) -> Given:
@@ -261,7 +263,7 @@ class Given(Frozen):
 class Imported(Frozen):
     """Models that others trained and asked: a file that `memleak import` wrote."""
 
-    kind: Literal["imported"]
+    kind: Literal["imported"] = Field(description="models that others trained and asked")
     source: str = Field(description="imported.parquet (relative to params.yaml)")
     targets: int | None = Field(None, gt=0, description="audit so many models in turn (default: all)")
 

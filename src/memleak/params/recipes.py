@@ -56,21 +56,22 @@ class Recipe(Frozen):
     """
 
     preset: str | None = Field(None, exclude=True, description="begin with the fields of a named recipe; those written beside it come first")
-    architecture: str
+    architecture: str = Field(description="a built-in network, or file.py:function that builds one")
     channels: tuple[Annotated[int, Field(gt=0)], ...] = Field((32, 64, 128), description="of convolutional blocks")
     hidden: tuple[Annotated[int, Field(gt=0)], ...] = Field((128,), description="widths of the fully connected layers")
-    normalisation: Literal["none", "batch", "group"] = "batch"
-    dropout: float = Field(0.0, ge=0, lt=1)
+    normalisation: Literal["none", "batch", "group"] = Field("batch", description="between the layers of a convolutional network")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the values that is left out while it trains")
     text: Text = Field(default=Text(), description="of models that read texts: gpt2, or a checkpoint to train further")
-    epochs: int = Field(0, gt=0)  # 0, like the next and the learning rate: none, since the user's own trainer trains
-    batch_size: int = Field(0, gt=0)
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = Field(0.0, gt=0)
+    # 0, like the next and the learning rate: none, since the user's own trainer trains
+    epochs: int = Field(0, gt=0, description="passes over the training records")
+    batch_size: int = Field(0, gt=0, description="records of a step; with dp, in expectation")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="stochastic gradient descent with momentum, or AdamW")
+    learning_rate: float = Field(0.0, gt=0, description="of the optimiser; with a schedule, its largest")
     momentum: float = Field(0.9, ge=0, lt=1, description="of SGD, with Nesterov's correction")
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0, description="of the optimiser")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field("constant", description="how the learning rate goes over the steps")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from 0 (0 with one_cycle: 0.3)")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of a label that is spread over all classes")
     gradient_clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
     flip: bool = Field(False, description="augmentation: mirror left to right with probability 1/2")
     shift: int = Field(0, ge=0, description="augmentation: move by up to so many pixels, zeros come in")
@@ -80,10 +81,10 @@ class Recipe(Frozen):
     )
     flooding: float = Field(0.0, ge=0, description="nats below which a step's loss is not let fall (Ishida et al. 2020)")
     relaxed_loss: float = Field(0.0, ge=0, description="nats that the loss is held near: steps up, and flatter targets, below it (Chen et al. 2022)")
-    early_stopping: EarlyStopping | None = None
-    distillation: Distillation | None = None
-    selena: Selena | None = None
-    stacking: Stacking | None = None
+    early_stopping: EarlyStopping | None = Field(None, description="end when records in reserve are told no better")
+    distillation: Distillation | None = Field(None, description="release a student that learnt from a teacher's answers")
+    selena: Selena | None = Field(None, description="learn from sub-models that never saw the record")
+    stacking: Stacking | None = Field(None, description="join two networks that learnt from different records")
     dp: DPSGD | None = Field(None, description="differentially private training")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of a step: the model is this moving average of its weights")
     precision: Literal["float32", "float64", "tf32", "bfloat16", "float16"] = Field(

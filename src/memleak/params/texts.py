@@ -24,7 +24,7 @@ IDLE_FOR_TEXTS = (  # fields of a recipe that change nothing for texts
 class Lora(Frozen):
     """Train low-rank additions to some of the linear layers, and nothing else (Hu et al. 2022)."""
 
-    rank: int = Field(default=8, gt=0)
+    rank: int = Field(default=8, gt=0, description="of the additions: more of them learn more")
     alpha: float = Field(default=16.0, gt=0, description="the additions are scaled by alpha / rank")
     targets: tuple[str, ...] = Field(default=(), description="ends of the names of layers (default: all linear layers of the blocks)")
 
@@ -39,9 +39,9 @@ class Text(Frozen):
         description="a folder, a tokenizer.json, or a name on the hub (default: the checkpoint's, or one trained on the data set's texts)",
     )
     task: Literal["causal-lm", "sequence-classification"] = Field(default="causal-lm", description="to go on with a text, or to tell its label")
-    layers: int = Field(default=2, gt=0, description="of gpt2")
-    width: int = Field(default=64, gt=0, description="of gpt2")
-    heads: int = Field(default=2, gt=0, description="of gpt2")
+    layers: int = Field(default=2, gt=0, description="of gpt2: blocks")
+    width: int = Field(default=64, gt=0, description="of gpt2: numbers that stand for a token, a multiple of heads")
+    heads: int = Field(default=2, gt=0, description="of gpt2: of attention, in each block")
     max_length: int = Field(default=128, gt=1, description="tokens of a text that are read, the first ones")
     lora: Lora | None = Field(default=None, description="train low-rank additions instead of all weights")
 

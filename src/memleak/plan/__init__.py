@@ -62,8 +62,9 @@ def build(params: Params) -> Plan:
     plan = Plan(params)
     for dataset_id, dataset in params.datasets.items():
         plan.datasets[prepared_name(dataset_id, dataset)] = dataset
+    variant_of = {variant.audit: (sweep_id, label) for sweep_id, variants in params.sweeps.items() for label, variant in variants.items()}
     for audit_id, audit in params.audits.items():
-        planned = _audit(audit_id, audit, params)
+        planned = replace(_audit(audit_id, audit, params), variant=variant_of.get(audit_id))
         plan.audits[audit_id] = planned
         if planned.recipe is not None:
             plan.recipes[planned.recipe.name] = planned.recipe

@@ -26,6 +26,7 @@ class PlannedAudit:
     shards: tuple[tuple[Shard, Query], ...]
     query: Query | None  # of whoever is audited; None for `imported`
     outside: Query | None  # the same models, asked about the population; None where no attack wants it
+    variant: tuple[str, str] | None = None  # the sweep that it is part of, and its label there
 
     def models(self) -> list[str]:
         return [f"results/models/{self.recipe.name}/{shard.name}.safetensors" for shard, _ in self.shards if self.recipe]
@@ -139,15 +140,15 @@ class PlannedAudit:
         return self.audit.attacks[attack_id]["name"] == "single_point"
 
     def figures(self) -> list[str]:
-        """The names of this audit's figures."""
+        """The names of this audit's figures, the one that its page begins with first."""
         match self.audit.design:
             case Pairs() as design:
                 return ["overview", "training", *design.targets.names()]
             case Given():
-                return ["roc", "scores"]
+                return ["headline", "roc", "scores"]
             case Imported():
-                return ["roc", "scores", "exposure"]
-        return ["roc", "scores", "exposure", "training"]
+                return ["headline", "roc", "scores", "exposure"]
+        return ["headline", "roc", "scores", "exposure", "training"]
 
     def page_json(self) -> str:
         """What the page says about how to run the audit again."""
@@ -157,6 +158,7 @@ class PlannedAudit:
                 "entry": self.audit.model_dump(mode="json"),
                 "recipe": self.recipe and self.recipe.recipe.model_dump(mode="json", include=OWN_TRAINER if self.recipe.recipe.trainer else None),
                 "dataset": self.dataset and self.dataset.model_dump(mode="json", exclude_defaults=True),
+                **({"sweep": dict(zip(("name", "label"), self.variant, strict=True))} if self.variant else {}),
             }
         )
 

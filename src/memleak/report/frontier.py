@@ -66,19 +66,14 @@ def _what_helped(sweep: dict[str, Any]) -> list[str]:
 
     A variant whose claim of privacy failed, or a control of its audit, is not recommended.
     """
-    tested = [variant for variant in sweep["variants"] if direction(sweep, variant, "auc") != "unknown"]
+    tested, helping, best = _tested(sweep), _helping(sweep), recommended(sweep)
     if not tested:
         return [NOT_TESTED, _untested(sweep)]
-    helping = [variant for variant in tested if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant) and not failed(variant)]
-    if not helping:
+    if best is None:
         return [NOT_SHOWN, *_none_helped(sweep, tested)]
-    helping = [variant for variant in helping if _stronger_attack(sweep, variant) is None] or helping  # what fools the headline alone comes last
-    cheap = [variant for variant in helping if _is_cheap(variant)]
-    if cheap:
-        best = min(cheap, key=_gain)
+    if _is_cheap(best):
         said = f"{_name(best)} buys most privacy at little or no cost in accuracy: {_bought(sweep, best)}; {_paid(sweep, best)}."
         return [HELPS, said, *_at_low_rates(sweep, best), *_goes_further(best, helping)]
-    best = max(helping, key=_worth)
     if direction(sweep, best, "utility") == "unknown":
         return [UNPRICED, f"{_name(best)} buys most privacy: {_bought(sweep, best)}; {_paid(sweep, best)}.", *_at_low_rates(sweep, best)]
     said = f"{_name(best)} buys most privacy for the accuracy that it costs: {_bought(sweep, best)}; {_paid(sweep, best)}."
@@ -89,6 +84,28 @@ def _what_helped(sweep: dict[str, Any]) -> list[str]:
         *_at_low_rates(sweep, best),
         *_goes_further(best, helping),
     ]
+
+
+def recommended(sweep: dict[str, Any]) -> dict[str, Any] | None:
+    """The variant that buys most privacy at little cost; where none is cheap, the one that buys most for what it costs; None where none is shown to help."""
+    helping = _helping(sweep)
+    cheap = [variant for variant in helping if _is_cheap(variant)]
+    return min(cheap, key=_gain) if cheap else max(helping, key=_worth, default=None)
+
+
+def _tested(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    return [variant for variant in sweep["variants"] if direction(sweep, variant, "auc") != "unknown"]
+
+
+def _helping(sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """The variants that are shown to leak less, and whose audits can be believed; what fools the headline alone only where nothing else helps."""
+    lower = [variant for variant in _tested(sweep) if direction(sweep, variant, "auc") == "lower" and not has_alarm(variant) and not failed(variant)]
+    return [variant for variant in lower if _stronger_attack(sweep, variant) is None] or lower
+
+
+def released_in_words(variant: dict[str, Any]) -> str:
+    """The steps between a variant's model and its users: `top k 3, then round 2`."""
+    return ", then ".join(step_in_words(step) for step in variant["release"])
 
 
 def _name(variant: dict[str, Any]) -> str:

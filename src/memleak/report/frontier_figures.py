@@ -6,21 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from memleak.report import frontier as words
-from memleak.report import labels, pool, variants
-from memleak.report.figures import FAINT, IN, OUT, RULE
+from memleak.report import inline, labels, pool, variants
+from memleak.report.figures import FAINT, GREY, IN, OUT, PANEL, RULE, in_percent, sheet, styled
 
-GREY, RED = "#9aa1ab", "#b3261e"
+MILD, RED, PAPER = (inline.COLOURS[name] for name in ("mild", "alarm", "paper"))
 STYLES = {  # what differs from the baseline: marker, colour, words
-    "baseline": ("*", RULE, "baseline"), "training": ("o", OUT, "trained otherwise"), "release": ("s", "#009e73", "released otherwise, the same models"),
-    "both": ("^", "#b8578f", "trained and released otherwise"),
+    "baseline": ("*", RULE, "baseline"), "training": ("o", OUT, "trained otherwise"), "release": ("s", inline.COLOURS["green"], "released otherwise, the same models"),
+    "both": ("^", inline.COLOURS["pink"], "trained and released otherwise"),
 }  # fmt: skip
 N_NAMED = 12  # variants that the first panel calls by name; more are numbered, and a key stands below
 LONGEST = 24  # letters of such a name
@@ -59,24 +56,23 @@ def _unbeaten(found: Mapping[str, dict[str, Any]], utility: Mapping[str, float],
     return tuple(line)
 
 
+@styled
 def frontier(sweep: dict[str, Any]) -> Figure:
     """Accuracy over each measure of what leaks: left is private, up is useful. The first panel names the variants."""
     drawn = panels(sweep)
     if not drawn:
         return _empty("No variant has both an accuracy and a measure of what leaks.")
-    layout = {1: ["a"], 2: ["aab"], 3: ["aa", "bc"], 4: ["aaa", "bcd"]}[len(drawn)]
+    layout = {1: ["a"], 2: ["ab"], 3: ["ab", "c."], 4: ["ab", "cd"]}[len(drawn)]
     names, rows = _short_names(sweep), words.rows(sweep)
     entries = _entries(rows, is_key=not _are_named(sweep))
     n_columns = _columns([text for text, _ in entries])
-    height = (4.0 if len(layout) == 1 else 7.2) + 0.17 * -(-len(entries) // n_columns)
-    figure = plt.figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplot_mosaic("\n".join(layout), height_ratios=[1.25, 1][: len(layout)])
+    figure = sheet(PANEL * len(layout[0]), 4.1 * len(layout) + 0.19 * -(-len(entries) // n_columns))
+    axes = figure.subplot_mosaic("\n".join(layout))
     for letter, panel in zip("abcd", drawn, strict=False):
         _panel(axes[letter], panel, rows)
         axes[letter].set(xlabel=panel.axis, ylim=_limits([row["utility"] for row in rows]))
-        if letter in ("a", "b"):
-            axes[letter].set_ylabel("accuracy on records never seen" if letter == "a" else "accuracy")
-    axes["a"].set_title("Privacy and utility: up and left is better")
+        axes[letter].set_ylabel("accuracy on records never seen")
+    axes["a"].set_title("Up and left is better")
     figure.legend(
         [handle for _, handle in entries], [text for text, _ in entries], loc="outside lower center", ncols=n_columns, fontsize=8, handletextpad=0.4
     )
@@ -86,29 +82,37 @@ def frontier(sweep: dict[str, Any]) -> Figure:
     return figure
 
 
+@styled
 def gap(sweep: dict[str, Any]) -> Figure:
     """The generalisation gap of every variant and the headline attack's success, with their correlation."""
     rows = [row for row in words.rows(sweep) if variants.value(row["gap"]) is not None and variants.value(row["auc"]) is not None]
     if not rows:
         return _empty("No variant has both a generalisation gap and an AUC.")
     entries = _entries(rows, is_key=False)
-    figure, axes = plt.subplots(figsize=(9, 4.3), layout="constrained")
+    figure = sheet(PANEL, 4.3)
+    axes = figure.subplots()
     for row in rows:
         marker, colour, _ = STYLES[row["kind"]]
         _bars(axes, row["gap"], row["auc"], colour)
         counts = sweep["correlation"] is None or row["label"] in sweep["correlation"]["labels"]
         axes.plot(
-            row["gap"]["value"], row["auc"]["value"], marker, color=colour, mfc=colour if counts else "white", ms=11 if marker == "*" else 6, zorder=4
+            row["gap"]["value"], row["auc"]["value"], marker, color=colour, mfc=colour if counts else PAPER, ms=11 if marker == "*" else 6, zorder=4
         )
         _ring(axes, row, row["gap"]["value"], row["auc"]["value"])
-    axes.axhline(0.5, color=FAINT, ls=":", lw=1, zorder=0)
+    axes.axhline(0.5, color=GREY, ls=":", lw=1, zorder=0)
     axes.set(xlabel="generalisation gap: accuracy on members less that on others", ylabel="AUC of the headline attack")
     axes.set_xlim(_limits([row["gap"] for row in rows]))
-    _in_percent(axes.xaxis)
+    in_percent(axes.xaxis)
     axes.set_ylim(_limits([row["auc"] for row in rows], inside=0.5))
     said = words.correlation(sweep)
-    axes.set_title(f"Gap and attack success: {said}")
-    figure.legend([handle for _, handle in entries], [text for text, _ in entries], loc="outside lower center", ncols=len(entries), fontsize=8)
+    axes.set_title(f"Gap and attack success\n{said}")
+    figure.legend(
+        [handle for _, handle in entries],
+        [text for text, _ in entries],
+        loc="outside lower center",
+        ncols=_columns([text for text, _ in entries]),
+        fontsize=8,
+    )
     _fix_layout(figure)
     names = _short_names(sweep)
     labels.write(axes, [(row["gap"], row["auc"], names[row["label"]], row["is_baseline"]) for row in rows])
@@ -121,30 +125,25 @@ def _panel(axes: Axes, panel: Panel, rows: Sequence[dict[str, Any]]) -> None:
     axes.step(
         [panel.found[name]["value"] for name in panel.line], [utility[name]["value"] for name in panel.line], where="post", color=IN, lw=1.3, zorder=2
     )
-    axes.axvline(panel.chance, color=FAINT, ls=":", lw=1, zorder=0)
+    axes.axvline(panel.chance, color=GREY, ls=":", lw=1, zorder=0)
     for row in rows:
         own = panel.found.get(row["label"])
         if own is None:
             continue
         marker, colour, _ = STYLES[row["kind"]]
-        colour = colour if own.get("certified", True) else GREY
+        colour = colour if own.get("certified", True) else MILD
         _bars(axes, own, row["utility"], colour)
-        fill = colour if row["label"] in panel.line or row["is_baseline"] else "white"
+        fill = colour if row["label"] in panel.line or row["is_baseline"] else PAPER
         axes.plot(own["value"], row["utility"]["value"], marker, color=colour, mfc=fill, ms=11 if marker == "*" else 6, zorder=4)
         _ring(axes, row, own["value"], row["utility"]["value"])
         if row["is_baseline"]:
             axes.axhline(row["utility"]["value"], color=FAINT, ls="--", lw=0.8, zorder=0)
     axes.set_xlim(_limits(list(panel.found.values()), inside=panel.chance))
-    _in_percent(axes.yaxis)
+    in_percent(axes.yaxis)
     if panel.axis.startswith("TPR"):
-        _in_percent(axes.xaxis)
+        in_percent(axes.xaxis)
     if any(not own.get("certified", True) for own in panel.found.values()):
-        axes.set_title("grey: too few records to certify", loc="right", fontsize=8, fontweight="normal", color="#5c6570")
-
-
-def _in_percent(axis: Axis) -> None:
-    axis.set_major_locator(MaxNLocator(6))
-    axis.set_major_formatter(FuncFormatter(lambda number, _: f"{100 * number:.4g} %"))
+        axes.set_title("grey: too few records to certify", fontsize=8.5, fontweight="normal", color=GREY)
 
 
 def _bars(axes: Axes, across: dict[str, Any], up: dict[str, Any], colour: str) -> None:
@@ -190,20 +189,21 @@ def _entries(rows: Sequence[dict[str, Any]], *, is_key: bool) -> list[tuple[str,
     for name, (marker, colour, text) in STYLES.items():
         if any(row["kind"] == name for row in rows):
             found.append((text, Line2D([], [], marker=marker, color=colour, ls="", ms=9 if marker == "*" else 6)))
-    found.append(("dotted: guessing", Line2D([], [], color=FAINT, ls=":")))
+    found.append(("dotted: guessing", Line2D([], [], color=GREY, ls=":")))
     if any(row["has_alarm"] for row in rows):
         found.append(("ALARM", Line2D([], [], marker="o", color=RED, mfc="none", mew=1.6, ls="", ms=10)))
     return found
 
 
 def _columns(texts: Sequence[str]) -> int:
-    """So many columns of a legend as fit in the figure's width, of some 120 letters."""
-    return max(1, min(len(texts), 5, 120 // (max(map(len, texts)) + 5)))
+    """So many columns of a legend as fit in the width of a panel, of some 62 letters."""
+    return max(1, min(len(texts), 3, 62 // (max(map(len, texts)) + 5)))
 
 
 def _empty(text: str) -> Figure:
-    figure, axes = plt.subplots(figsize=(9, 1.2), layout="constrained")
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    figure = sheet(PANEL, 1.2)
+    axes = figure.subplots()
+    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True, transform=axes.transAxes)
     axes.set_axis_off()
     return figure
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html as entities
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -12,86 +13,25 @@ import yaml
 
 from memleak import __version__, provenance
 from memleak.params import n_views
-from memleak.report import frontier, pool, published, variants
+from memleak.report import citations, downloads, front, frontier, inline, pool, published, recommendations, results, variants, words
 from memleak.report import verdict as verdicts
 
+_MEASURED = {"seconds": "sum", "cpu_seconds": "sum", "max_memory_mib": "max"}  # columns of timings.csv
+_ORDER = {"HIGH": 0, "MEDIUM": 1, "UNDECIDED": 2, "LOW": 3}  # of the audits in the index
+_H2 = re.compile(r"<h2(?P<attributes>[^>]*)>(?P<words>.*?)</h2>", re.DOTALL)
+_ID = re.compile(r'\bid="([^"]*)"')
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("memleak.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 
 
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.1f} %" if 0 < value < 0.1 else f"{100 * value:.0f} %"
-
-
-def _rate(found: dict[str, Any] | None) -> str:
-    """`88 % [62, 98], 14 of 16`."""
-    if not found:
-        return "no hold-out rounds"
-    counted = f", {found['k']} of {found['n']}" if isinstance(found["k"], int) else f", n = {found['n']} rounds"
-    return f"{_percent(found['value'])} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]{counted}"
-
-
-def _p(value: float) -> str:
-    return "<\N{NO-BREAK SPACE}0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def _estimate(found: dict[str, Any] | None, digits: int = 3) -> str:
-    """`0.640 [0.631, 0.649]`; a value alone where there is no interval."""
-    if not found or found["value"] is None:
-        return "n/a"
-    value = _number(found["value"], digits)
-    return value if found["low"] is None else f"{value} [{_number(found['low'], digits)}, {_number(found['high'], digits)}]"
-
-
-def _rounds(value: int | None) -> str:
-    return "more than 100,000" if value is None else f"{value:,}"
-
-
-def _region(intervals: list[list[float | None]], signal: str) -> str:
-    """The rule in words, in the units of the signal itself."""
-    if not intervals:
-        return "never: too few rounds for this alpha"
-    parts = []
-    for low, high in intervals:
-        if signal == "loss":
-            low, high = (None if high is None else -high), (None if low is None else -low)
-        if low is None:
-            parts.append("always" if high is None else f"{signal} < {high:.3g}")
-        else:
-            parts.append(f"{signal} > {low:.3g}" if high is None else f"{low:.3g} < {signal} < {high:.3g}")
-    return " or ".join(parts)
-
-
-def _unbroken(words: Callable[..., str]) -> Callable[..., str]:
-    """The same words, but no line ends between a number and its percent sign."""
-    return lambda *given: words(*given).replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _typeset(words: str) -> str:
-    """Words with minus signs before numbers, and no line that ends before a percent sign."""
-    return re.sub(r"(?<![\w.\]-])-(?=\d)", "\N{MINUS SIGN}", words).replace(" %", "\N{NO-BREAK SPACE}%")
-
-
 _ENVIRONMENT.filters |= {
-    "figures": pool.figures, "percent": _percent, "rate": _rate, "p": _p, "number": _number, "rounds": _rounds,
-    "estimate": _estimate, "interval": _unbroken(pool.interval), "share": _unbroken(pool.share), "level": _unbroken(pool.level),
-    "typeset": _typeset, "auc": variants.auc, "points": variants.points, "change": variants.change, "p_words": variants.p_value,
+    "figures": pool.figures, "percent": words.percent, "rate": words.rate, "p": words.p, "number": words.number, "rounds": words.rounds, "score": words.score,
+    "estimate": words.estimate, "interval": words.unbroken(pool.interval), "share": words.unbroken(pool.share), "level": words.unbroken(pool.level),
+    "typeset": words.typeset, "duration": words.duration, "auc": variants.auc, "points": variants.points, "change": variants.change, "p_words": variants.p_value,
     "figures3": lambda number: f"{number:.3g}",
 }  # fmt: skip
-_ENVIRONMENT.globals |= {"region": _region, "version": __version__}
-
-
-def _inline(svg: str, label: str) -> str:
-    """An SVG file as part of a page: without its head, scalable, and named for those who cannot see it."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", body, count=1)
-    body = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", body, count=1)
-    return body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+_ENVIRONMENT.globals |= {"region": words.region, "version": __version__}
 
 
 def audit_page(
@@ -137,23 +77,44 @@ def pool_page(metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str,
 def _page(
     template: str, metrics: dict[str, Any], timings: pd.DataFrame, figures: dict[str, str], params: dict[str, Any], shown: dict[str, Any]
 ) -> tuple[str, str]:
-    verdict = verdicts.verdict(metrics)
-    stages = timings.groupby("stage", sort=False)["seconds"].agg(["count", "sum"]).sort_values("sum", ascending=False)
-    html = _ENVIRONMENT.get_template(template).render(
+    begins = front.of(metrics, params, timings)
+    verdict = begins.verdict
+    html = rendered(
+        template,
+        figures,
+        metrics["audit"],
+        front=begins,
+        front_figure=_first_panel(figures, "overview" if metrics["kind"] == "pairs" else "headline"),
+        actions=recommendations.of(metrics, params),
         metrics=metrics,
         verdict=verdict,
         limits=verdicts.limits_of(metrics),
         epsilon=pool.epsilon_found(metrics),
         alarm=pool.claim_alarm(metrics),
         privacy=pool.privacy_sentences(metrics["models"]),
-        stages=[(name, int(row["count"]), row["sum"]) for name, row in stages.iterrows()],
-        figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
+        stages=_stages(timings),
         params=yaml.safe_dump(_entries(params), sort_keys=False),
         versions=provenance.versions(),
+        sweep=params.get("sweep"),
+        sources=citations.of(metrics),
         **shown,
     )
     risk = "" if verdict.risk is None else f", risk {verdict.risk:.0f} [{verdict.low:.0f}, {verdict.high:.0f}]"
     return html, f"{metrics['audit']}: {verdict.state}{risk}. {verdict.sentence}"
+
+
+def _first_panel(figures: Mapping[str, str], name: str) -> str | None:
+    """The one figure that matters; one of several panels is shown whole further below."""
+    return inline.figure(figures[name], "the figure that matters most", only=1) if name in figures else None
+
+
+def _stages(timings: pd.DataFrame) -> list[dict[str, Any]]:
+    """Jobs, seconds, CPU seconds and largest memory of each stage, the longest first; None where nobody measured."""
+    found = []
+    for name, jobs in timings.groupby("stage", sort=False):
+        measured = {key: getattr(jobs[key], how)() if key in jobs else None for key, how in _MEASURED.items()}
+        found.append({"name": name, "n_jobs": len(jobs), **measured})
+    return sorted(found, key=lambda stage: -stage["seconds"])
 
 
 def _entries(params: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +130,13 @@ def _entries(params: dict[str, Any]) -> dict[str, Any]:
 def frontier_page(sweep: dict[str, Any], figures: dict[str, str]) -> tuple[str, str]:
     """The page of a sweep, and its finding in one line."""
     found, rows = frontier.finding(sweep), frontier.rows(sweep)
-    html = _ENVIRONMENT.get_template("frontier.html").render(
+    html = rendered(
+        "frontier.html",
+        figures,
+        sweep["sweep"],
+        front=front.of_sweep(sweep),
+        actions=recommendations.of_sweep(sweep),
+        sources=citations.of_sweep(sweep),
         sweep=sweep,
         finding=found,
         rows=rows,
@@ -179,34 +146,65 @@ def frontier_page(sweep: dict[str, Any], figures: dict[str, str]) -> tuple[str, 
         private=any(row["dp"] or row["epsilon"] for row in rows),
         efficient=frontier.efficient(sweep),
         kinds={row["kind"] for row in rows},
-        correlation=_typeset(frontier.correlation(sweep)),
+        correlation=words.typeset(frontier.correlation(sweep)),
         other_attacks=frontier.attacks(sweep),
         undrawn=frontier.undrawn(sweep),
         uncertified=any(not one["certified"] for row in rows for one in (row["tpr_1"], row["tpr_01"]) if one),
-        figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()},
     )
     return html, f"{sweep['sweep']}: {found.state}. {' '.join([*found.alarms, found.sentence])}"
 
 
-def rendered(template: str, figures: Mapping[str, str], **shown: Any) -> str:
-    """A page from a template of this room; figures (SVG by name) become parts of it."""
-    return _ENVIRONMENT.get_template(template).render(figures={name: _inline(svg, f"figure {name}") for name, svg in figures.items()}, **shown)
+def rendered(template: str, figures: Mapping[str, str], stem: str = "memleak", **shown: Any) -> str:
+    """A page from a template of this room. Figures (SVG by name) become parts of it, every h2 an entry of its contents, every table a download.
+
+    `stem`: what the names of these downloads begin with.
+    """
+    drawn = {name: inline.figure(svg, f"figure {name}") for name, svg in figures.items()}
+    return downloads.linked(_with_contents(_ENVIRONMENT.get_template(template).render(figures=drawn, **shown)), stem)
 
 
-def index_page(metrics: list[dict[str, Any]], sweeps: Sequence[dict[str, Any]] = ()) -> str:
-    """The page over all audits, and above them all sweeps."""
-    rows = [(found, verdicts.verdict(found)) for found in metrics]
-    return _ENVIRONMENT.get_template("index.html").render(rows=rows, sweeps=[(sweep, frontier.finding(sweep)) for sweep in sweeps])
+def _with_contents(html: str) -> str:
+    """The page with a list of its sections in place of the remark that asks for one; every h2 has an id to lead to."""
+    taken = set(_ID.findall(html))
+    entries: list[tuple[str, str]] = []
+
+    def named(heading: re.Match[str]) -> str:
+        plain = re.sub(r"<[^>]+>", "", heading["words"])
+        own = _ID.search(heading["attributes"])
+        name = own[1] if own else _free(downloads.slug(entities.unescape(plain)), taken)
+        entries.append((name, " ".join(plain.split())))
+        return heading[0] if own else heading[0].replace("<h2", f'<h2 id="{name}"', 1)
+
+    html = _H2.sub(named, html)
+    listed = "".join(f'<li><a href="#{name}">{words}</a></li>' for name, words in entries)
+    return html.replace("<!-- contents -->", f'<nav class="contents" aria-label="Contents"><ol>{listed}</ol></nav>', 1)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or the first with a number that nobody has."""
+    free = next(one for number in range(len(taken) + 1) if (one := f"{name}-{number}" if number else name) not in taken)
+    taken.add(free)
+    return free
+
+
+def index_page(metrics: Sequence[dict[str, Any]], sweeps: Sequence[dict[str, Any]] = (), unfinished: Sequence[results.Found] = ()) -> str:
+    """The page over all audits, those that leak most first, with all sweeps, and what is not finished and why."""
+    rows = sorted(
+        ((found, front.of(found)) for found in metrics), key=lambda row: (_ORDER[row[1].grade], -(row[1].verdict.risk or 0), row[0]["audit"])
+    )
+    variants_of = {variant["audit"]: sweep["sweep"] for sweep in sweeps for variant in sweep["variants"]}
+    begun = [(sweep, front.of_sweep(sweep)) for sweep in sweeps]
+    return rendered("index.html", {}, "audits", rows=rows, sweeps=begun, variants=variants_of, unfinished=unfinished)
 
 
 def stats_page(name: str, metrics: dict[str, Any], roc: str) -> str:
     """The page of anybody's scores."""
-    return _ENVIRONMENT.get_template("stats.html").render(name=name, metrics=metrics, roc=_inline(roc, "figure roc"), table=stats_table(metrics))
+    return rendered("stats.html", {"roc": roc}, downloads.slug(name), name=name, metrics=metrics, table=stats_table(metrics))
 
 
 def stats_table(metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
     """What was measured, its value with interval, and what it rests on."""
-    rows = [("AUC", _estimate(metrics["auc"]), f"{metrics['n_members']:,} scores of members, {metrics['n_non_members']:,} of others")]
+    rows = [("AUC", words.estimate(metrics["auc"]), f"{metrics['n_members']:,} scores of members, {metrics['n_non_members']:,} of others")]
     for found in metrics["rates"]:
         counts = f"{found['n_false_positives']:,} false positives of {found['n_scores']:,}"
         rows.append((f"TPR at FPR {pool.level(found['at_fpr'])}", pool.interval(found), counts + ("" if found["certified"] else "; cannot certify")))

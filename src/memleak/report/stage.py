@@ -10,7 +10,7 @@ import numpy as np
 
 from memleak import artefacts
 from memleak.plan.sweeps import FIGURES
-from memleak.report import page, pool
+from memleak.report import page, pool, results
 from memleak.report.timings import timings as timings  # a stage of its own, so that a change of the page leaves it
 
 EXPOSED = ("sample_id", "source_id", "label", "n_holding", "n_detected", "rate", "low", "high", "bh")
@@ -23,7 +23,7 @@ def figure(
     """Draw one figure of an audit.
 
     Of `pairs`: overview, training, or the sheet of the target `name`, for which signals and thresholds are read. Of
-    other designs: roc, scores, exposure, training; scores and exposure are read, and `data_path` where records may be shown.
+    other designs: headline, roc, scores, exposure, training; scores and exposure are read, and `data_path` where records may be shown.
     """
     from memleak.report import figures
 
@@ -61,8 +61,10 @@ def _of_pool(
 ) -> Any:
     from memleak.report import pool_figures
 
-    if name == "roc":
+    if name in ("headline", "roc"):
         curves = artefacts.read_table(roc_path, ["subject", "fpr", "tpr", "low", "high", "certified"])
+        if name == "headline":
+            return pool_figures.headline(metrics, curves)
         aucs = {attack: found["auc"]["value"] for attack, found in metrics["attacks"].items()}
         return pool_figures.roc(curves, aucs, metrics["headline"], "all targets together" if metrics["n_targets"] > 1 else "the audited model")
     if name == "scores":
@@ -72,7 +74,7 @@ def _of_pool(
         exposed = artefacts.read_table(exposure_path, EXPOSED)
         pictures = _pictures(data_path, exposed["source_id"].to_numpy()[: pool_figures.N_PICTURES]) if data_path else None
         return pool_figures.exposure(exposed, pictures, metrics["data"]["class_names"], metrics["alpha"])
-    raise ValueError(f"no figure is called {name} in an audit of kind {metrics['kind']}; expected roc, scores, exposure or training")
+    raise ValueError(f"no figure is called {name} in an audit of kind {metrics['kind']}; expected headline, roc, scores, exposure or training")
 
 
 def _scores(plan_path: Path, score_paths: Sequence[Path], attack: str) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +149,14 @@ def frontier(frontier_path: Path, figure_paths: Sequence[Path], output: Path) ->
 
 def index(metrics_paths: Sequence[Path], output: Path, sweep_paths: Sequence[Path] = ()) -> int:
     """Write the page over all audits and sweeps; returns the number of audits."""
-    _write(output, page.index_page([artefacts.read_json(path) for path in metrics_paths], [artefacts.read_json(path) for path in sweep_paths]))
-    return len(metrics_paths)
+    metrics, sweeps = [results.metrics_of(path) for path in metrics_paths], [results.metrics_of(path, "sweep") for path in sweep_paths]
+    write_index(metrics, sweeps, (), output)
+    return len(metrics)
+
+
+def write_index(metrics: Sequence[dict[str, Any]], sweeps: Sequence[dict[str, Any]], unfinished: Sequence[results.Found], output: Path) -> None:
+    """Write the page over all audits and sweeps, and what of them is not finished."""
+    _write(output, page.index_page(list(metrics), sweeps, unfinished))
 
 
 def stats(source: Path, output: Path, name: str) -> str:
@@ -158,9 +166,8 @@ def stats(source: Path, output: Path, name: str) -> str:
 
     table = measured.read(source)
     metrics, curve = measured.measure(table)
-    artefacts.write_json(output / "metrics.json", {"name": name} | metrics)
-    with artefacts.atomic(output / "roc.csv") as temporary:
-        curve.to_csv(temporary, index=False)
+    artefacts.write_json(output / "metrics.json", artefacts.stamped("scores", {"name": name} | metrics))
+    artefacts.write_csv(output / "roc.csv", curve)
     drawn = pool_figures.roc(curve.assign(subject=name), {name: metrics["auc"]["value"]}, name, "all scores")
     figures.save(drawn, output / "roc.svg", output / "roc.png")
     _write(output / "report.html", page.stats_page(name, metrics, (output / "roc.svg").read_text(encoding="utf-8")))

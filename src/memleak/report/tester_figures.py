@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from memleak.report import pool_figures
-from memleak.report.figures import FAINT, IN, OUT, RULE
+from memleak.report import inline, pool_figures
+from memleak.report.figures import FAINT, GREY, IN, OUT, PANEL, RULE, in_percent, sheet, styled
+from memleak.report.figures import svg_of as svg_of
 from memleak.report.verdict import LEVELS
 
+MILD, PAPER = inline.COLOURS["mild"], inline.COLOURS["paper"]
 MANY = 400  # points of a side that are drawn
 N_CURVES = 7  # the headline, the loss, and the best of the others
 
 
 def all_of(found: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], curves: pd.DataFrame) -> dict[str, Figure]:
-    """The figures by the names that the earlier tool gave them; pyplot forgets them, so that they cost no memory once they are dropped."""
+    """The figures by the names that the earlier tool gave them."""
     aucs = {name: found["attacks"][name]["auc"]["value"] for name in curves["subject"].unique()}
     first = (found["headline"], "loss")
     drawn = sorted(aucs, key=lambda name: (name not in first, -aucs[name]))[:N_CURVES]
@@ -35,53 +35,48 @@ def all_of(found: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], curves:
     }
     if (found.get("layers") or {}).get("rows"):
         figures["layers"] = layers(found)
-    for figure in figures.values():
-        plt.close(figure)
     return figures
 
 
-def svg_of(figure: Figure) -> str:
-    """A figure as SVG, the same text for the same numbers."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    return text.getvalue()
-
-
+@styled
 def dashboard(found: Mapping[str, Any]) -> Figure:
     """The AUC of every attack and, below it, of what needs no model; above, the risk score."""
     attacks = sorted((name for name, one in found["attacks"].items() if one["auc"]), key=lambda name: -found["attacks"][name]["auc"]["value"])
     controls = control_aucs(found)
     n = len(attacks) + len(controls)
-    figure, (top, axes) = plt.subplots(2, 1, figsize=(9, 1.6 + 0.27 * n + 0.8), height_ratios=[1.0, 0.27 * n + 0.6], layout="constrained")
+    figure = sheet(PANEL, 2.4 + 0.25 * n)
+    top, axes = figure.subplots(2, 1, height_ratios=[1.0, 0.25 * n + 0.6], subplot_kw={"gid": "dashboard"})
     _gauge(top, found)
     rows = {name: n - place for place, name in enumerate([*attacks, *controls])}
     for name in attacks:
         _dot(axes, rows[name], found["attacks"][name]["auc"], IN if name == found["headline"] else OUT, "o")
     for name, auc in controls.items():
-        _dot(axes, rows[name], auc, "#7d8590", "s")
+        _dot(axes, rows[name], auc, MILD, "s")
     if controls:
         axes.axhline(len(controls) + 0.5, color=FAINT, lw=0.8)
     axes.axvline(0.5, color=RULE, lw=1, ls="--")
     axes.set_yticks(list(rows.values()), labels=list(rows))
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() == found["headline"] else "normal")
-        label.set_color("#5c6570" if label.get_text() in controls else RULE)
-    axes.set(xlim=_limits(found, controls), ylim=(0.4, n + 0.6), xlabel="AUC with its 95 % interval (dashed: guessing)")
-    axes.set_title("Attacks, and below the line what needs no model" if controls else "Attacks")
+        label.set_color(GREY if label.get_text() in controls else RULE)
+    axes.set(xlim=_limits(found, controls), ylim=(0.4, n + 0.6), xlabel="AUC, 95 % interval (dashed: guessing)")
+    axes.set_title("Attacks (grey: without the model)" if controls else "Attacks")
     axes.grid(axis="x", color=FAINT, lw=0.4)
     return figure
 
 
+@styled
 def layers(found: Mapping[str, Any]) -> Figure:
     """The AUC of the gradient's norm in each layer, in the network's order."""
     rows, best = found["layers"]["rows"], found["layers"]["outstanding"]
-    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.2 * len(rows)), layout="constrained")
+    figure = sheet(PANEL, 0.9 + 0.2 * len(rows))
+    axes = figure.subplots()
     for place, row in enumerate(rows):
         _dot(axes, -place, row["auc"], IN if row["name"] == best else OUT, "o")
     axes.axvline(0.5, color=RULE, lw=1, ls="--")
     axes.set_yticks([-place for place in range(len(rows))], labels=[row["name"] for row in rows], fontsize=8)
-    axes.set(ylim=(-len(rows) + 0.4, 0.6), xlabel="AUC of the gradient's norm with its 95 % interval (dashed: guessing)")
-    axes.set_title("Layers, in the network's order")
+    axes.set(ylim=(-len(rows) + 0.4, 0.6), xlabel="AUC, 95 % interval (dashed: guessing)")
+    axes.set_title("Gradient's norm by layer, in order")
     axes.grid(axis="x", color=FAINT, lw=0.4)
     return figure
 
@@ -113,20 +108,22 @@ def _gauge(axes: Axes, found: Mapping[str, Any]) -> None:
     risk, edges = found["risk"], [0.0, *(limit for limit, _ in LEVELS)]
     for (low, high), (_, name), shade in zip(pairwise(edges), LEVELS, (0.10, 0.25, 0.42, 0.6), strict=True):
         axes.barh(0, high - low, left=low, height=1.0, color=IN, alpha=shade, lw=0)
-        axes.text((low + high) / 2, -0.82, name, ha="center", va="center", fontsize=8, color="#5c6570")
+        axes.text((low + high) / 2, -0.82, name, ha="center", va="center", fontsize=8, color=GREY)
     axes.plot([risk["low"], risk["high"]], [0, 0], color=RULE, lw=3, solid_capstyle="butt")
-    axes.plot(risk["value"], 0, "o", color="white", mec=RULE, mew=2, ms=9, clip_on=False)
+    axes.plot(risk["value"], 0, "o", color=PAPER, mec=RULE, mew=2, ms=9, clip_on=False)
     axes.set(xlim=(0, 100), ylim=(-1.15, 0.6), yticks=[], xticks=edges)
     axes.xaxis.tick_top()
     axes.tick_params(axis="x", length=0, labelsize=8)
     for side in axes.spines.values():
         side.set_visible(False)
-    axes.set_title(f"Risk score {risk['value']:.0f} [{risk['low']:.0f}, {risk['high']:.0f}]: {risk['level']} (its level is that of the lower end)")
+    axes.set_title(f"Risk {risk['value']:.0f} [{risk['low']:.0f}, {risk['high']:.0f}]: {risk['level']} (by the lower end)")
 
 
+@styled
 def probabilities(frame: pd.DataFrame, found: Mapping[str, Any]) -> Figure:
     """P(member) of every text by the headline attack, and whether such probabilities can be believed."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=[1.6, 1], layout="constrained")
+    figure = sheet(2 * PANEL, 3.7)
+    left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
     drawn = np.random.default_rng(0)  # of the places of points across, which mean nothing
     for side, (split, colour, label) in enumerate((("test", OUT, "not trained on"), ("train", IN, "trained on"))):
         own = frame[frame["split"] == split].sort_values("membership_prob")[:: max(1, (frame["split"] == split).sum() // MANY)]
@@ -139,31 +136,36 @@ def probabilities(frame: pd.DataFrame, found: Mapping[str, Any]) -> Figure:
         xlim=(-0.01, 1.01),
         ylim=(-0.6, 1.6),
         yticks=[0, 1],
-        yticklabels=["not trained on", "trained on"],
+        yticklabels=["not\ntrained on", "trained on"],
         xlabel="P(member), as many members as others",
     )
+    in_percent(left.xaxis)
     what = "image" if found["task"] == "image-classification" else "text"
     left.set_title(f"Every {what}, by {found['headline']}" + (" (rings: flagged)" if frame["flag"].any() else ""))
     bins = found["reliability"]["bins"]
-    right.plot([0, 1], [0, 1], color=FAINT, ls=":", lw=1)
+    right.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1)
     right.scatter([one["said"] for one in bins], [one["found"] for one in bins], s=[12 + 260 * one["weight"] for one in bins], color=IN, alpha=0.8)
     right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="P(member) that was said", ylabel="share of members found", aspect="equal")
+    in_percent(right.xaxis)
+    in_percent(right.yaxis)
     right.set_title("Can it be believed?")
     return figure
 
 
+@styled
 def heatmap(found: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> Figure:
     """Mean P(member) of the texts trained on and of the others, by attack."""
     names = [name for name in found["attacks"] if frames[name]["membership_prob"].notna().any()]
     means = np.array([[frames[name].loc[frames[name]["split"] == split, "membership_prob"].mean() for split in ("train", "test")] for name in names])
-    figure, axes = plt.subplots(figsize=(5.4, 1.1 + 0.3 * max(len(names), 1)), layout="constrained")
+    figure = sheet(PANEL, 1.1 + 0.3 * max(len(names), 1))
+    axes = figure.subplots()
     if not names:
-        axes.text(0.5, 0.5, "No attack has a score.", ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "No attack has a score.", ha="center", va="center", transform=axes.transAxes)
         axes.set_axis_off()
         return figure
     axes.imshow(means, cmap="RdBu_r", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(means):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(value - 0.5) > 0.3 else RULE)
+        axes.text(column, row, f"{100 * value:.0f} %", ha="center", va="center", fontsize=8, color="#fefefe" if abs(value - 0.5) > 0.3 else "#111111")
     axes.set(xticks=[0, 1], xticklabels=["trained on", "not trained on"], yticks=range(len(names)), yticklabels=names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

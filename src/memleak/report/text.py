@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memleak.report import pool
+from memleak.report import pool, recommendations
 from memleak.report import verdict as verdicts
 
 TITLE = "Model Privacy Leakage Analysis Report"
@@ -44,30 +44,6 @@ DESCRIPTIONS = {
 }
 ALIGNMENT = "Says member where the noisy gradients of training point to the canary."
 CORRECTNESS = "Says member of every record that the model classifies correctly, and of no other."
-RECOMMENDATIONS = {
-    "Differential privacy": (
-        "Train with clipped gradients and noise (DP-SGD), which bounds what any attack can learn about one record. It costs accuracy, most of "
-        "all of rare kinds of records, and training time. Train at two or three values of epsilon and audit each."
-    ),
-    "Confidence masking": (
-        "Give away less: rounded or few probabilities, or the label alone. It costs users the confidence they may need, and attacks that ask for "
-        "labels only are left as they were. Audit what users are given, with `output: labels` and label-only attacks too."
-    ),
-    "Knowledge distillation": (
-        "Release a student that was trained on the first model's answers about records that are not sensitive. It costs such records, a second "
-        "training and some accuracy; what the first model memorised can pass on. Audit the student against the first model's members."
-    ),
-    "Regularisation": (
-        "Fit the training set less closely: weight decay, dropout, augmentation, fewer epochs. It costs tuning and, where overdone, accuracy; "
-        "it narrows the gap that simple attacks use, and records unlike all others may stay exposed. Audit again, by the strongest attack."
-    ),
-}
-
-NOT_FOR_TEXTS = ("Confidence masking", "Knowledge distillation")  # there are no few classes, and no records that are known to be harmless
-DEDUPLICATION = (
-    "Remove texts that stand in the training set more than once, wholly or nearly: what is seen often is learnt by heart. It costs little. "
-    "Audit again, with the texts that were found."
-)
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ def text(metrics: dict[str, Any], params: dict[str, Any]) -> str:
     states = {name: _state(metrics, name, found[name], verdict) for name in found}
     blocks = [
         [TITLE], ["Models:", *_models(metrics, params)], ["Datasets:", *_datasets(metrics, params)],
-        ["Attacks:", *(line for name in found for line in _attack(metrics, name, found[name]))], ["Summary:", *_summary(metrics, verdict, states)],
+        ["Attacks:", *(line for name in found for line in _attack(metrics, name, found[name]))], ["Summary:", *_summary(metrics, params, verdict, states)],
     ]  # fmt: skip
     return "\n\n".join("\n".join(wrapped for line in block for wrapped in _wrap(line)) for block in blocks) + "\n"
 
@@ -233,7 +209,7 @@ def _state(metrics: dict[str, Any], name: str, found: Sequence[_Balanced], verdi
     return verdicts.state_of(low, high, verdicts.limits_of(metrics))
 
 
-def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping[str, str]) -> Iterator[str]:
+def _summary(metrics: dict[str, Any], params: Mapping[str, Any], verdict: verdicts.Verdict, states: Mapping[str, str]) -> Iterator[str]:
     risky = [name for name, state in states.items() if state in ("MEDIUM", "HIGH")]
     undecided = [name for name, state in states.items() if state == "UNDECIDED"]
     risk = f", risk {verdict.risk:g} of 100 [{verdict.low:g}, {verdict.high:g}]" if verdict.risk is not None else ""
@@ -250,15 +226,10 @@ def _summary(metrics: dict[str, Any], verdict: verdicts.Verdict, states: Mapping
     low = [name for name, state in states.items() if state == "LOW"]
     if low and (risky or undecided):
         yield f"LOW: {', '.join(low)}."
-    if (risky or undecided) and not pool.has_gradients(metrics):
-        yield "What may help. Nothing here is a promise: each costs something, and what it brings must be measured by another audit."
-        yield from (f"- {name}: {what}" for name, what in _recommendations(metrics).items())
-
-
-def _recommendations(metrics: dict[str, Any]) -> dict[str, str]:
-    if not metrics["models"].get("of_tokens"):
-        return RECOMMENDATIONS
-    return {name: what for name, what in RECOMMENDATIONS.items() if name not in NOT_FOR_TEXTS} | {"Deduplication": DEDUPLICATION}
+    yield "What to do. Nothing here is a promise: what an action brings, and what it costs, is measured by another audit."
+    for action in recommendations.of(metrics, params):
+        yield f"- {action.title}: {action.because} {action.effect}"
+        yield from (f"    {line}" for line in action.command.splitlines())
 
 
 def _missing(metrics: dict[str, Any], verdict: verdicts.Verdict) -> str:

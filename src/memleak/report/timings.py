@@ -22,6 +22,5 @@ def timings(benchmarks: Path, models: Sequence[str], audit: str, output: Path) -
         measured = pd.read_csv(path, sep="\t").iloc[-1]
         rows.append((stage, "/".join(job), measured["s"], measured["cpu_time"], measured["max_rss"]))
     table = pd.DataFrame(rows, columns=["stage", "job", "seconds", "cpu_seconds", "max_memory_mib"])
-    with artefacts.atomic(output) as temporary:
-        table.to_csv(temporary, index=False)
+    artefacts.write_csv(output, table)
     return len(table)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from memleak import artefacts
 from memleak.metrics import combined, membership, pooled, texts
 from memleak.metrics.clusters import pool
 from memleak.models.hub import Checkpoint
@@ -116,7 +117,7 @@ def measured(walked: Walked, setting: Setting) -> tuple[dict[str, Any], dict[str
         "verdict": {"state": verdict.state, "sentence": verdict.sentence, "notes": list(verdict.notes), "is_refused": verdict.is_refused},
         "warnings": _warnings(setting), "directory": setting.directory,
     }  # fmt: skip
-    return found, frames
+    return artefacts.stamped("tester", found), frames
 
 
 def short(checkpoint: Checkpoint) -> str:

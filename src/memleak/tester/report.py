@@ -145,7 +145,7 @@ class AttackReport:
 
     def to_csv(self, path: str | Path | None = None, *, include_texts: bool = False) -> str | Path:
         """The summary as a table, or the path that it was written to; without what the texts say, unless that is asked for."""
-        return _written((self.summary if include_texts else self.summary.drop(columns="text")).to_csv(index=False), path)
+        return _written(artefacts.csv_text(self.summary if include_texts else self.summary.drop(columns="text")), path)
 
     def __str__(self) -> str:
         from memleak.report import tester

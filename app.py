@@ -1,0 +1,3 @@
+from memleak.app import window
+
+window.show()
