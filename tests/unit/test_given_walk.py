@@ -333,7 +333,7 @@ def test_the_page_and_the_text_say_so(unlike_walk, tmp_path):
     html, line = reported(unlike_walk, tmp_path)
     plain = report.summary(unlike_walk / "metrics/small.json", json.loads(unlike_walk.planned.page_json()), tmp_path / "report.txt")
 
-    assert "UNDECIDED" in line and "UNDECIDED" in words(html) and "ALARM: the two sets differ in themselves" in words(html)
+    assert "UNDECIDED" in line and "UNDECIDED" in words(html) and "ALARM" in words(html) and "The two sets differ in themselves" in words(html)
     assert "ALARM: members can be told from non-members" in " ".join(plain.split()) and "(HIGH risk)" not in plain
 
 
@@ -379,16 +379,16 @@ def test_the_page_is_whole_and_speaks_of_one_model(pages, name):
     html, said = pages[name][0], words(pages[name][0])
 
     assert Tags(html).open == [] and html.count('<div class="panels"') == 3 and "<script" not in html
-    assert "network (Sequential) my_model.py:get_model with the weights mine.safetensors, which gives logits" in said
-    assert "150 members (members) and 170 non-members (non-members)" in said
+    assert "network (Sequential) my_model.py:get_model with the weights mine.safetensors" in said and "The model gives logits." in said
+    assert "asked about 150 members and 170 non-members." in said
     assert not re.findall(r".{40}(?:twin|complementary halves|every model is|mock target).{20}", said, re.IGNORECASE)
 
 
 def test_the_page_names_the_references_or_says_that_there_are_none(pages):
     shadow_page, alone = (words(pages[name][0]) for name in ("shadow", "alone"))
 
-    assert "trained 4 reference models (recipe tiny-" in shadow_page and "each on a random half of shadow" in shadow_page
-    assert "No reference model was trained" in alone and "reference models (recipe" not in alone
+    assert "Trained 4 reference models (recipe tiny-" in shadow_page and "each on a random half of shadow" in shadow_page
+    assert "Trains nothing: only attacks that look at the model itself" in alone and "reference models (recipe" not in alone
 
 
 @pytest.mark.parametrize("name", ["shadow", "alone"])

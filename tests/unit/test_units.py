@@ -406,7 +406,7 @@ def test_the_page_says_that_units_are_counted_and_names_the_exposed(tmp_path):
 
     text = page_of(metrics)
 
-    assert "each trained on a random half of 60 units, its twin on the other half" in text
+    assert "Each was trained on a random half of 60 units, its twin on the other half" in text
     assert "Measured by unit: the records of one patient are in a training set together or not at all" in text
     assert "60 units of 262 records are audited, at most 8 each. Where this page counts audited records it counts units." in text
     assert "of 60 units are exposed" in text and "patient records first record row in the data label" in text
@@ -430,7 +430,7 @@ def test_the_page_tells_slices_with_intervals_and_which_are_too_small(tmp_path):
 def test_a_page_without_units_and_slices_speaks_of_neither(tmp_path):
     text = page_of(measured(written(tmp_path / "plain", world(np.ones(60, int), leak=1.0)))[0])
 
-    assert "each trained on a random half of 60 records" in text and "of 60 records are exposed" in text
+    assert "Each was trained on a random half of 60 records" in text and "of 60 records are exposed" in text
     assert "By slice" not in text and "Measured by unit" not in text
 
 

@@ -251,17 +251,19 @@ def _closer_than_needed(a: _Audited) -> Iterator[Action]:
 
 def _gap(models: Mapping[str, Any]) -> str | None:
     """How much better the models are on their training data, in words; None where that is not shown."""
-    train, test, losses = models.get("train_accuracy"), models.get("test_accuracy"), (models.get("train_loss"), models.get("test_loss"))
-    lower = bool(train and test and train["low"] - test["high"] > 0)
-    of_loss = None not in losses and losses[1] > losses[0]
-    if not train or not test or not (lower or of_loss):
+    train, test = models.get("train_accuracy"), models.get("test_accuracy")
+    if not train or not test:
+        return None
+    on_train, on_others = models.get("train_loss"), models.get("test_loss")
+    is_lower = on_train is not None and on_others is not None and on_train < on_others
+    if not is_lower and train["low"] <= test["high"]:
         return None
     what = "Token accuracy" if models.get("of_tokens") else "Accuracy"
-    said = f"{what} is {pool.interval(train)} on training data and {pool.interval(test)} on others" if models.get("n", 1) > 1 else (
-        f"{what} is {pool.share(train['value'])} on training data and {pool.share(test['value'])} on others"
-    )  # fmt: skip
-    spread = " (in brackets the middle 95 % of the models)" if models.get("n", 1) > 1 else ""
-    return f"{said}{spread}{f'; mean loss is {losses[0]:.3g} against {losses[1]:.3g} nats' if of_loss else ''}."
+    several = models.get("n", 1) > 1
+    of_train, of_others = (pool.interval(found) if several else pool.share(found["value"]) for found in (train, test))
+    spread = " (in brackets the middle 95 % of the models)" if several else ""
+    losses = f"; mean loss is {on_train:.3g} against {on_others:.3g} nats" if is_lower else ""
+    return f"{what} is {of_train} on training data and {of_others} on others{spread}{losses}."
 
 
 def _masking(a: _Audited) -> Iterator[Action]:
