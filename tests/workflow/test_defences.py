@@ -88,7 +88,12 @@ def test_the_frontier_and_its_page_hold_every_variant(swept_run, sweep, labels):
         assert float(row["auc"]) == variant["auc"]["value"] and variant["auc"]["low"] < variant["auc"]["value"] < variant["auc"]["high"]
         assert f'href="../../audits/{sweep}-{variant["label"]}/report.html"' in page and (folder.parent / row["audit"] / "report.html").is_file()
     assert f'href="audits/{sweep}/frontier.html"' in (swept_run / "results/index.html").read_text()
-    assert {path.name for path in folder.iterdir()} == {"frontier.json", "frontier.csv", "frontier.html", "frontier.pdf"} and "<svg" not in page  # figures: false
+    assert {path.name for path in folder.iterdir()} == {
+        "frontier.json",
+        "frontier.csv",
+        "frontier.html",
+        "frontier.pdf",
+    } and "<svg" not in page  # figures: false
 
 
 def test_nothing_is_done_again_and_what_is_added_trains_only_what_is_new(swept):

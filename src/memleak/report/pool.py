@@ -22,18 +22,22 @@ def share(value: float | None) -> str:
 
 
 def interval(found: dict[str, Any] | None) -> str:
-    """`12.3 % [11.0, 13.7]`, all with the decimals of the value."""
+    """`12.3 % [11.0, 13.7]`, all with as many decimals; 0 and 100 have none: `0 % [0, 0.26]`."""
     if not found or found["value"] is None:
         return "n/a"
-    decimals = min(_decimals(100 * x) for x in (found["value"], found["high"]) if x is not None)
-    value = f"{100 * found['value']:.{decimals}f} %"
-    return value if found["low"] is None else f"{value} [{100 * found['low']:.{decimals}f}, {100 * found['high']:.{decimals}f}]"
+    ends = [100 * x for x in (found["value"], found["high"], found["low"]) if x is not None]
+    decimals = min((_decimals(x) for x in ends[:2] if not _is_whole(x)), default=_decimals(ends[-1]))
+    value, *others = ("0" if x == 0 else "100" if x == 100 else f"{x:.{decimals}f}" for x in ends)
+    return f"{value} %" if found["low"] is None else f"{value} % [{others[1]}, {others[0]}]"
 
 
 def _decimals(percent: float) -> int:
-    """So many that three digits are significant; one for round numbers such as 0 and 100."""
-    size = abs(percent)
-    return 0 if size in (0, 100) else 1 if size >= 1 else min(4, 1 - int(np.floor(np.log10(size))))
+    """So many that three digits are significant; none for 0 and 100."""
+    return 0 if _is_whole(percent) else 1 if abs(percent) >= 1 else min(4, 1 - int(np.floor(np.log10(abs(percent)))))
+
+
+def _is_whole(percent: float) -> bool:
+    return abs(percent) in (0, 100)
 
 
 def level(fpr: float) -> str:
