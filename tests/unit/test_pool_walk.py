@@ -133,8 +133,8 @@ def test_reference_attacks_find_a_mislabelled_record_in_pairs(referenced):
 def test_the_page_of_pairs_words_attacks_that_decide_on_scores(referenced):
     html = referenced.audit("report.html").read_text()
 
-    assert "lira, empirical threshold on its score, alpha 0.1" in html and "score &gt;" in html
-    assert "normal, threshold, margin, alpha 0.05" in html
+    assert "lira, empirical threshold on its score, alpha 10\N{NO-BREAK SPACE}%" in html and "score &gt;" in html
+    assert "normal, threshold, margin, alpha 5\N{NO-BREAK SPACE}%" in html
 
 
 def test_thresholds_of_a_pair_count_the_scores_of_left_out_rounds(referenced):

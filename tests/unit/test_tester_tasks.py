@@ -214,7 +214,7 @@ def test_layers_are_told_by_the_norms_of_their_gradients(of_images, image_report
     by_name = {row["name"]: row for row in found["rows"]}
     assert by_name["classifier"]["auc"]["value"] == approx(np.mean(first[:N, None] < first[None, N:]))
     assert by_name["classifier"]["p"] < 0.01 < 0.5 < by_name["classifier"]["auc"]["low"]
-    assert "layers" in image_report.visualize() and "<h2>Layers</h2>" in image_report.to_html()
+    assert "layers" in image_report.visualize() and ">Layers</h2>" in image_report.to_html()
 
 
 def test_layers_are_looked_at_where_gradients_are_and_nowhere_else(of_tokens):

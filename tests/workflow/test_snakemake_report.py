@@ -7,6 +7,8 @@ import zipfile
 
 import pytest
 
+pytestmark = pytest.mark.workflow
+
 
 @pytest.fixture(scope="module")
 def reported(finished_run, tmp_path_factory):

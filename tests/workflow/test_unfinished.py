@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
+
+pytestmark = pytest.mark.workflow
 
 
 def second_audit(folder, attack: str) -> None:
