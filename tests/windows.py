@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from memleak import artefacts
+
+# each AppTest looks through all installed packages for components, of which the app uses none: once is enough
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 def project_of(walk: Any, folder: Path, digits_path: Path, **changed: Any) -> Path:
@@ -29,7 +34,7 @@ def project_of(walk: Any, folder: Path, digits_path: Path, **changed: Any) -> Pa
 def opened(module: str, folder: Path, patch: pytest.MonkeyPatch, **state: Any) -> AppTest:
     """One page of the app, as somebody sees it who opens a project; `state`: what was chosen before."""
     patch.setenv("MEMLEAK_PROJECT", str(folder))
-    found = AppTest.from_string(f"from memleak.app import {module}\n{module}.page()\n", default_timeout=30)
+    found = AppTest.from_string(f"from memleak.app import {module}\n{module}.page()\n", default_timeout=60)
     for key, value in state.items():
         found.session_state[key] = value
     return found.run()

@@ -110,11 +110,19 @@ def _harmless_cell(value: Any) -> Any:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON, or say in one sentence why not."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ArtefactError(f"{path}: missing; run the workflow to make it") from None
+    except RecursionError:
+        raise ArtefactError(f"{path}: nested too deep, so nothing of ours; delete it and run again") from None
     except ValueError as error:
         raise ArtefactError(f"{path}: truncated or not JSON ({error}); delete it and run again") from None
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror or error}); let it be a file that you may read") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def write_table(path: str | os.PathLike[str], table: pd.DataFrame, facts: dict[str, Any] | None = None) -> None:

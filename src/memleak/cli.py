@@ -12,12 +12,18 @@ from pathlib import Path
 
 from memleak import verbs
 
+STAGES = (  # what the rules of the workflow call; a person's verbs would drown among them in --help
+    "fetch", "plan", "features", "train", "query", "query-given", "score", "threshold", "decide", "measure", "figure", "timings", "report", "summary",
+    "index", "frontier", "frontier-figure", "frontier-page",
+)  # fmt: skip
+
 
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     root = argparse.ArgumentParser(
         prog="memleak", description="What can someone learn about who was in the training data of this model?",
-        epilog="A whole audit: `snakemake --cores all`, `memleak audit params.yaml`, or `memleak single-point`. The other verbs are its stages.",
+        epilog="A whole audit: `snakemake --cores all`, `memleak audit params.yaml`, or `memleak single-point`. The stages that it is made of are verbs "
+        f"too: {', '.join(STAGES)}.",
     )  # fmt: skip
     added_to = root.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -29,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         texts: tuple[str, ...] = (),
         lists: tuple[str, ...] = (),
     ) -> argparse.ArgumentParser:
-        added = added_to.add_parser(name, help=help_, description=help_)
+        added = added_to.add_parser(name, description=help_, **({} if name in STAGES else {"help": help_}))
         for path in paths:
             added.add_argument(f"--{path}", type=Path, required=True)
         for text in texts:

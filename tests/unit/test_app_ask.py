@@ -21,6 +21,8 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
+from windows import opened
+
 from memleak.app import ask, job, uploads
 from memleak.app.job import Job
 from memleak.app.uploads import UploadError
@@ -267,19 +269,6 @@ def test_two_tests_do_not_disturb_each_other(tmp_path):
 # -- the page --------------------------------------------------------------------------------------------------------
 
 
-def app(monkeypatch, root: Path):
-    from streamlit.testing.v1 import AppTest
-
-    monkeypatch.setenv("MEMLEAK_PROJECT", str(root))
-
-    def script():
-        from memleak.app import ask
-
-        ask.page()
-
-    return AppTest.from_function(script, default_timeout=60)
-
-
 def said(page) -> str:
     return " ".join(str(one.value) for kind in ("error", "markdown", "text", "code", "info", "warning", "caption") for one in getattr(page, kind))
 
@@ -290,14 +279,14 @@ def read(shown) -> str:
 
 
 def test_every_widget_has_a_label_and_nothing_fails_at_first(monkeypatch, tmp_path):
-    page = app(monkeypatch, tmp_path).run()
+    page = opened("ask", tmp_path, monkeypatch)
 
     assert not page.exception and page.title[0].value == "Test a model"
     assert all(widget.label for kind in (page.text_input, page.selectbox, page.number_input, page.button) for widget in kind)
 
 
 def test_what_is_missing_is_said_in_a_sentence(monkeypatch, tmp_path):
-    page = app(monkeypatch, tmp_path).run()
+    page = opened("ask", tmp_path, monkeypatch)
     page.button[0].click().run()
     assert "Model: name a folder" in read(page.error[0])
 
@@ -308,7 +297,7 @@ def test_what_is_missing_is_said_in_a_sentence(monkeypatch, tmp_path):
 
 def test_hostile_texts_are_shown_as_text(monkeypatch, tmp_path):
     (tmp_path / "train.txt").write_text(f"{HOSTILE}\n**bold** ![x](http://x.example)\n")
-    page = app(monkeypatch, tmp_path).run()
+    page = opened("ask", tmp_path, monkeypatch)
     page.text_input(key="train-file").set_value("train.txt").run()
 
     assert HOSTILE in page.code[0].value and "2 texts" in said(page)
@@ -318,7 +307,7 @@ def test_hostile_texts_are_shown_as_text(monkeypatch, tmp_path):
 def test_a_name_of_an_attack_cannot_be_an_option(monkeypatch, tmp_path):
     for name in ("train.txt", "test.txt"):
         (tmp_path / name).write_text(TEXTS)
-    page = app(monkeypatch, tmp_path).run()
+    page = opened("ask", tmp_path, monkeypatch)
     for key, value in (("model", "gpt2"), ("train-file", "train.txt"), ("test-file", "test.txt"), ("attacks", "--trust min-k")):
         page.text_input(key=key).set_value(value)
     page.run()
@@ -336,7 +325,7 @@ def test_a_model_is_tested_from_the_form_to_the_verdict(monkeypatch, tmp_path):
     texts = list(dict.fromkeys(records(200)))[:80]
     (tmp_path / "train.txt").write_text("\n".join(texts[:40]))
     (tmp_path / "test.txt").write_text("\n".join(texts[40:]))
-    page = app(monkeypatch, tmp_path).run()
+    page = opened("ask", tmp_path, monkeypatch)
     for key, value in (("model", "model"), ("train-file", "train.txt"), ("test-file", "test.txt"), ("attacks", "min-k, zlib")):
         page.text_input(key=key).set_value(value)
     page.number_input(key="max-length").set_value(32)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
+from streamlit.testing.v1 import AppTest
 from windows import changed_metrics, frames_of, html_of, opened, project_of
 
 from memleak import artefacts
@@ -31,10 +32,17 @@ def shown(pool_walk: Any, tmp_path: Path, digits_path: Path) -> Path:
     return project_of(pool_walk, tmp_path / "project", digits_path)
 
 
+@pytest.fixture(scope="module")
+def seen(pool_walk: Any, tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> AppTest:
+    """The same project as it is shown, without figures and page: drawn once, to be read and not to be clicked."""
+    folder = project_of(pool_walk, tmp_path_factory.mktemp("seen") / "project", digits_path)
+    assert not (folder / "results/audits/small/figures").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        return opened("browse", folder, patch)
+
+
 def test_the_app_opens_on_the_audits_and_asks_nobody_else(shown, project, monkeypatch):
     monkeypatch.setenv("MEMLEAK_PROJECT", str(shown))
-    from streamlit.testing.v1 import AppTest
-
     page = AppTest.from_file(str(project / "app.py"), default_timeout=30).run()
 
     assert not page.exception and page.title[0].value == "Audits" and page.header[0].value == "small"
@@ -49,28 +57,22 @@ def test_an_empty_folder_says_what_to_run(tmp_path, monkeypatch):
     assert "snakemake --cores all" in page.info[0].value and not page.exception
 
 
-def test_an_audit_opens_with_its_verdict_and_the_interval_of_its_risk(shown, pool_walk, monkeypatch):
-    told = verdict.verdict(pool_walk.metrics)
+def test_an_audit_opens_with_its_verdict_and_the_interval_of_its_risk(seen, pool_walk):
+    told, html = verdict.verdict(pool_walk.metrics), html_of(seen)
 
-    page = opened("browse", shown, monkeypatch)
-
-    html = html_of(page)
-    assert not page.exception and not page.error
+    assert not seen.exception and not seen.error
     assert f"<strong>{told.state}</strong>" in html and f"risk {told.risk:.0f} of 100 [{told.low:.0f}, {told.high:.0f}]" in html
     assert "Attacked" in html and "Null" in html and "<ol>" in html  # facts, lights, what to do
 
 
-def test_without_figures_the_app_draws_from_what_was_measured(shown, monkeypatch):
-    assert not (shown / "results/audits/small/figures").exists()
+def test_without_figures_the_app_draws_from_what_was_measured(seen):
+    drawn = {piece.proto.id.split("-", 2)[-1] for piece in seen.get("plotly_chart")}
 
-    page = opened("browse", shown, monkeypatch)
-
-    drawn = {piece.proto.id.split("-", 2)[-1] for piece in page.get("plotly_chart")}
     assert len(drawn) == 5  # gauge, both ROCs, heatmap, classes
 
 
-def test_the_table_of_attacks_has_an_interval_for_every_rate(shown, monkeypatch):
-    attacks = next(frame for frame in frames_of(opened("browse", shown, monkeypatch)) if "attack" in frame)
+def test_the_table_of_attacks_has_an_interval_for_every_rate(seen):
+    attacks = next(frame for frame in frames_of(seen) if "attack" in frame)
 
     assert attacks["attack"].tolist().count("lira (headline)") == 1 and len(attacks) == 4
     assert attacks["AUC"].str.fullmatch(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]").all()
@@ -143,8 +145,6 @@ def test_an_address_opens_an_audit(shown, monkeypatch):
     shutil.copy(shown / "results/metrics/small.json", shown / "results/metrics/other.json")
     (shown / "params.yaml").unlink()  # a bare folder of results
     monkeypatch.setenv("MEMLEAK_PROJECT", str(shown))
-    from streamlit.testing.v1 import AppTest
-
     page = AppTest.from_string("from memleak.app import browse\nbrowse.page()\n", default_timeout=30)
     page.query_params["audit"] = "small"
     page.run()

@@ -12,6 +12,7 @@ import yaml
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
+from streamlit.testing.v1 import AppTest
 from windows import frames_of, html_of, opened, project_of
 
 from memleak import artefacts
@@ -22,12 +23,23 @@ from .test_frontier_page import sweep, variant
 @pytest.fixture
 def two(pool_walk: Any, tmp_path: Path, digits_path: Path) -> Path:
     """A folder with two projects, `a` and `b`, whose audits differ in the weights of their models."""
+    return _two(pool_walk, tmp_path, digits_path)
+
+
+@pytest.fixture(scope="module")
+def seen(pool_walk: Any, tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> AppTest:
+    """Both projects side by side: drawn once, to be read and not to be clicked."""
+    with pytest.MonkeyPatch.context() as patch:
+        return opened("compare", _two(pool_walk, tmp_path_factory.mktemp("two"), digits_path), patch, **{"project": "a", "second-project": "b"})
+
+
+def _two(walk: Any, folder: Path, digits_path: Path) -> Path:
     for name in ("a", "b"):
-        project_of(pool_walk, tmp_path / name, digits_path)
-    declared = yaml.safe_load((tmp_path / "b/params.yaml").read_text())
+        project_of(walk, folder / name, digits_path)
+    declared = yaml.safe_load((folder / "b/params.yaml").read_text())
     declared["recipes"]["tiny"]["weight_decay"] = 0.25
-    (tmp_path / "b/params.yaml").write_text(yaml.safe_dump(declared))
-    return tmp_path
+    (folder / "b/params.yaml").write_text(yaml.safe_dump(declared))
+    return folder
 
 
 def _twice(folder: Path) -> None:
@@ -37,28 +49,22 @@ def _twice(folder: Path) -> None:
     (folder / "params.yaml").unlink()
 
 
-def test_audits_of_two_projects_stand_side_by_side_and_no_test_is_claimed(two, monkeypatch):
-    page = opened("compare", two, monkeypatch, **{"project": "a", "second-project": "b"})
-
-    assert not page.exception and not page.error
-    assert [piece.value for piece in page.subheader] == ["small", "b/small"]
-    assert html_of(page).count('aria-label="verdict"') == 2
-    assert any("not a test" in piece.value for piece in page.text)
+def test_audits_of_two_projects_stand_side_by_side_and_no_test_is_claimed(seen):
+    assert not seen.exception and not seen.error
+    assert [piece.value for piece in seen.subheader] == ["small", "b/small"]
+    assert html_of(seen).count('aria-label="verdict"') == 2
+    assert any("not a test" in piece.value for piece in seen.text)
 
 
-def test_attacks_that_both_have_stand_with_both_intervals(two, pool_walk, monkeypatch):
-    page = opened("compare", two, monkeypatch, **{"project": "a", "second-project": "b"})
-
-    table = next(frame for frame in frames_of(page) if "attack" in frame)
+def test_attacks_that_both_have_stand_with_both_intervals(seen, pool_walk):
+    table = next(frame for frame in frames_of(seen) if "attack" in frame)
     assert table["attack"].tolist() == list(pool_walk.metrics["attacks"])
     assert (table["AUC, small"] == table["AUC, b/small"]).all() and table["AUC, small"].str.contains(r"\[").all()
     assert (table["AUC, second less first"] == "0.000").all()
 
 
-def test_what_was_declared_differently_is_listed(two, monkeypatch):
-    page = opened("compare", two, monkeypatch, **{"project": "a", "second-project": "b"})
-
-    differs = next(frame for frame in frames_of(page) if "what" in frame)
+def test_what_was_declared_differently_is_listed(seen):
+    differs = next(frame for frame in frames_of(seen) if "what" in frame)
     assert differs["what"].tolist() == ["recipe.weight_decay"]
     assert differs["b/small"].tolist() == ["0.25"]
 

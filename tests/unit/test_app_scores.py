@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("plotly")
 
+from windows import AppTest, opened
+
 from memleak.app import scores
 from memleak.app.uploads import UploadError
 from memleak.metrics import stats
@@ -63,9 +65,7 @@ def test_a_table_that_cannot_be_measured_is_refused_by_the_name_it_has(content, 
     assert str(refused.value).startswith("mine.csv") and "/" not in str(refused.value).split(" ")[0]
 
 
-def shown(found: pd.DataFrame, name: str = "mine"):
-    from streamlit.testing.v1 import AppTest
-
+def shown(found: pd.DataFrame, name: str = "mine") -> AppTest:
     def script(files, name):
         from memleak.app import scores
 
@@ -96,14 +96,7 @@ def test_a_handful_of_scores_certifies_nothing_and_is_shown_all_the_same():
     assert [metric.label for metric in page.metric] == ["AUC"] and not page.exception
 
 
-def test_the_empty_page_says_what_to_bring():
-    from streamlit.testing.v1 import AppTest
-
-    def script():
-        from memleak.app import scores
-
-        scores.page()
-
-    page = AppTest.from_function(script, default_timeout=60).run()
+def test_the_empty_page_says_what_to_bring(tmp_path, monkeypatch):
+    page = opened("scores", tmp_path, monkeypatch)
 
     assert not page.exception and "is_member" in page.markdown[0].value

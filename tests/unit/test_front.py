@@ -185,7 +185,7 @@ def test_the_risk_is_a_number_with_its_interval_and_a_bar_that_says_the_same(poo
     value, low, high = (words.score(end, verdict.high) for end in (verdict.risk, verdict.low, verdict.high))
 
     assert f'risk <b>{value}</b> of 100 <span class="range">[{low}, {high}]</span>' in html
-    assert f'aria-label="Risk {value} of 100, 95 % interval {low} to {high}"' in html
+    assert f'aria-label="Risk {value} of 100, 95\N{NO-BREAK SPACE}% interval {low} to {high}"' in html
 
 
 def test_a_light_is_a_symbol_and_a_word_and_never_a_colour_alone(pool_walk):
@@ -261,3 +261,38 @@ def test_all_text_can_be_read(scheme):
 
     assert {pair: contrast(colour[pair[0]], colour[pair[1]]) for pair in on if contrast(colour[pair[0]], colour[pair[1]]) < 4.5} == {}
     assert colour["paper"] == {"light": "#ffffff", "dark": "#16191d"}[scheme]
+
+
+def test_no_threshold_is_claimed_where_none_could_be_set(pool_walk):
+    metrics = copy.deepcopy(pool_walk.metrics)
+    metrics["attacks"][metrics["headline"]]["calibrated"] = []
+
+    told = facts(metrics)
+
+    assert "optimistic" in told["Measured"].more and "mock targets" not in told["Measured"].more + told["Risk"].more
+    assert told["Risk"].words.startswith("No score is told") and "sets the threshold" not in told["Attacker"].words
+
+
+def test_an_attack_of_one_threshold_is_not_said_to_keep_a_rate(pool_walk):
+    metrics = copy.deepcopy(pool_walk.metrics)
+    headline = metrics["attacks"][metrics["headline"]]
+    headline["natural"] = copy.deepcopy(headline["calibrated"][0]) | {"is_only": True}
+
+    told = facts(metrics)
+
+    assert "the one threshold that it has" in told["Measured"].words and "false-positive rate of" not in told["Measured"].words
+    assert told["Risk"].more == "TPR - FPR in percent, at the one threshold that the attack has."
+
+
+def test_gradient_canaries_are_said_to_be_guessed_and_not_taken_for_training_data(coins):
+    metrics = copy.deepcopy(coins.metrics)
+    metrics["design"] |= {"space": "gradient"}
+
+    assert "guesses the coin right" in facts(metrics)["Measured"].words and not front.of(metrics).zones
+
+
+def test_queries_that_were_not_counted_are_not_told(pool_walk):
+    metrics = copy.deepcopy(pool_walk.metrics)
+    metrics["attacks"][metrics["headline"]]["n_queries"] = None
+
+    assert "quer" not in facts(metrics)["Attacker"].more

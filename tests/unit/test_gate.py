@@ -85,6 +85,7 @@ def test_a_rate_is_read_at_the_threshold_that_was_set_beforehand_and_says_so(met
     attack = metrics["attacks"]["lira"]
     attack["rates"][1] = attack["rates"][1] | {"at_fpr": 0.01, "value": 0.5, "low": 0.4, "high": 0.6, "certified": True}
     preset = copy.deepcopy(attack["calibrated"][0]) | {"at_fpr": 0.01, "tpr": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    preset["achieved_fpr"] = {"value": 0.012, "low": 0.007, "high": 0.018}
 
     attack["calibrated"] = [preset]
     calibrated = judged(metrics, LEAK, 0.05)
@@ -93,6 +94,35 @@ def test_a_rate_is_read_at_the_threshold_that_was_set_beforehand_and_says_so(met
 
     assert (calibrated.state, calibrated.value) == ("PASS", 0.02) and "threshold set on mock targets" in calibrated.rests
     assert (chosen.state, chosen.value) == ("FAIL", 0.5) and "threshold chosen on these very scores" in chosen.rests
+
+
+@pytest.mark.parametrize("achieved", [(0.0005, 0.001, 0.002), (0.03, 0.04, 0.05)])
+def test_a_threshold_with_another_false_positive_rate_does_not_speak_of_this_one(metrics, achieved):
+    """Set too strictly it recognises fewer than an attacker could who may be wrong about 1 %."""
+    attack = metrics["attacks"]["lira"]
+    attack["rates"][1] = attack["rates"][1] | {"at_fpr": 0.01, "value": 0.5, "low": 0.4, "high": 0.6, "certified": True}
+    preset = copy.deepcopy(attack["calibrated"][0]) | {"at_fpr": 0.01, "tpr": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    attack["calibrated"] = [preset | {"achieved_fpr": dict(zip(("low", "value", "high"), achieved, strict=True))}]
+
+    found = judged(metrics, LEAK, 0.05)
+
+    assert (found.state, found.value) == ("FAIL", 0.5) and "since one set on mock targets has an FPR of" in found.rests
+
+
+def test_where_all_scores_tie_nobody_is_accused_and_nothing_passes(metrics):
+    attack, nobody = metrics["attacks"]["lira"], {"value": 0.0, "low": 0.0, "high": 0.005}
+    attack["rates"][1] = attack["rates"][1] | {"at_fpr": 0.01, "certified": True}
+    attack["calibrated"] = [copy.deepcopy(attack["calibrated"][0]) | {"at_fpr": 0.01, "tpr": nobody, "achieved_fpr": nobody}]
+
+    assert judged(metrics, LEAK, 0.05).state == "UNDECIDED" and "so many scores tie" in judged(metrics, LEAK, 0.05).why
+
+
+def test_an_attack_of_one_threshold_passes_at_no_other(metrics):
+    attack = metrics["attacks"]["lira"]
+    attack["rates"][1] = attack["rates"][1] | {"at_fpr": 0.01, "value": 0.0, "low": 0.0, "high": 0.005, "certified": True}
+    attack["natural"] = copy.deepcopy(attack["calibrated"][0]) | {"is_only": True}
+
+    assert judged(metrics, LEAK, 0.05).state == "UNDECIDED" and "one threshold alone" in judged(metrics, LEAK, 0.05).why
 
 
 def test_what_is_not_certified_never_passes(metrics):
@@ -162,6 +192,18 @@ def test_an_audit_bounds_epsilon_from_below_and_an_accountant_from_above(coins):
     assert "train with dp" in alone.to_do and judged(metrics, "max-epsilon", 4.0, "lower").state == "PASS"
 
 
+def test_a_lower_bound_of_epsilon_is_no_estimate_of_it(coins):
+    metrics, right = copy.deepcopy(coins.metrics), {"value": 1.0, "low": 1.0, "high": 1.0}
+    metrics["models"] |= {"train_accuracy": right, "test_accuracy": right}
+    metrics["epsilon"] |= {"epsilon": 1.0, "alarm": False}
+
+    alone = [judged(metrics, "max-epsilon", bound, "value").state for bound in (4.0, 0.5)]
+    metrics["models"]["dp"] = {"epsilon": 3.0, "delta": 1e-5, "accountant": "prv"}
+    proved = [judged(metrics, "max-epsilon", bound, "value").state for bound in (4.0, 2.0)]
+
+    assert (alone, proved) == (["UNDECIDED", "FAIL"], ["PASS", "FAIL"])
+
+
 def test_exposed_records_are_counted_or_taken_as_a_share(metrics):
     metrics["exposure"] |= {"n_flagged": 3, "n_samples": 150}
 
@@ -184,7 +226,31 @@ def test_an_audit_of_single_records_is_judged_by_its_most_exposed_one(walk):
     metrics = walk.metrics
     risk = judged(metrics, "max-risk", 100.0)
 
-    assert risk.state == "PASS" and judged(metrics, "max-auc", 1.0).state == "UNDECIDED" and judged(metrics, "max-exposed", 100).state == "PASS"
+    exposed = judged(metrics, "max-exposed", 100)
+
+    assert risk.state == "PASS" and judged(metrics, "max-auc", 1.0).state == "UNDECIDED"
+    assert exposed.state == "PASS" and "that others are safe is not shown" in exposed.why
+
+
+@pytest.mark.parametrize("name", ["max-exposed", "max-risk", "max-state"])
+def test_an_audit_that_missed_what_is_surely_there_lets_nothing_pass(walk, name):
+    metrics = copy.deepcopy(walk.metrics)
+    metrics["controls"]["positive"] = {"mislabelled00": {"found": False, "p_holm": 0.5, "state": "no evidence"}}
+
+    found = judged(metrics, name, "HIGH" if name == "max-state" else 100)
+
+    assert found.state == "UNDECIDED" and "was not found" in found.why
+
+
+def test_where_no_record_could_be_called_exposed_nothing_passes(walk):
+    untestable, unheld = copy.deepcopy(walk.metrics), copy.deepcopy(walk.metrics)
+    for target in untestable["targets"].values():
+        target["effect"] |= {"testable": False, "n_rounds": 4, "least_rounds": 6}
+    for rates in ("tpr", "fpr"):
+        del unheld["attacks"][unheld["headline"]][rates]
+
+    assert judged(untestable, "max-exposed", 100).state == judged(unheld, "max-exposed", 100).state == "UNDECIDED"
+    assert "6 are the least" in judged(untestable, "max-exposed", 100).to_do and "holdout_rounds" in judged(unheld, "max-exposed", 100).to_do
 
 
 @pytest.fixture
@@ -238,6 +304,7 @@ def test_numbers_of_anybodys_scores_are_judged(tmp_path, capsys):
     [
         (["--max-auc", "1.5"], "from 0 to 1"), (["--max-auc", "nan"], "from 0 to 1"), (["--max-auc", "much"], "expected a number"),
         (["--max-state", "GOOD"], "LOW, MEDIUM or HIGH"), (["--max-risk", "-1"], "from 0 to 100"), ([], "at least one limit"),
+        (["--max-risk", "5%"], "10, of 100"), (["--max-epsilon", "8%"], "such as 8"),
     ],
 )  # fmt: skip
 def test_a_limit_that_cannot_be_is_a_matter_of_usage(written, capsys, limit, says):

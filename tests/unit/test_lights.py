@@ -131,3 +131,30 @@ def test_every_light_says_something_short_and_something_whole(walk, pool_walk, c
     for done in (walk, pool_walk, coins, given_walk, given_alone):
         for light in lights.of(done.metrics):
             assert len(light.says) < 90 and light.detail.endswith("."), dataclasses.asdict(light)
+
+
+@pytest.mark.parametrize(("p", "says"), [(0.4, "no sign that the lists differ"), (0.004, "a hint, too weak for an alarm")])
+def test_what_is_seen_and_alarms_nobody_is_not_called_nothing(given_alone, p, says):
+    metrics = copy.deepcopy(given_alone.metrics)
+    metrics["controls"]["blind"] = {"auc": {"value": 0.58, "low": 0.53, "high": 0.63}, "p": p, "alarm": False, "why": None}
+
+    light = by_name(lights.of(metrics))["Blind"]
+
+    assert light.state == "fine" and light.says.startswith(says) and "[0.53, 0.63]" in light.says
+
+
+def test_a_given_model_at_chance_that_knows_its_members_is_judged_and_alarms_nobody(given_alone):
+    metrics = copy.deepcopy(given_alone.metrics)
+    metrics["models"]["train_accuracy"] = {"value": 1.0, "low": 1.0, "high": 1.0}
+    metrics["models"]["test_accuracy"] = {"value": 0.1, "low": 0.1, "high": 0.1}
+
+    light = lights.of(metrics)[0]
+
+    assert light.state == "unknown" and "may be memory alone" in light.detail
+
+
+def test_gradients_stand_at_no_false_positive_rate(coins):
+    metrics = copy.deepcopy(coins.metrics)
+    metrics["design"] |= {"space": "gradient"}
+
+    assert "Certified" not in by_name(lights.of(metrics)) and "Certified" in by_name(lights.of(coins.metrics))

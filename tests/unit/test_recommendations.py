@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from memleak import params
-from memleak.report import recommendations
+from memleak.report import recommendations, words
 from memleak.report.parts import Action
 from memleak.report.verdict import Limits, Verdict
 
@@ -186,3 +186,52 @@ def test_a_given_model_without_references_is_told_to_train_some(given_alone, giv
 def test_the_app_may_ask_without_params(pool_walk, walk):
     for one in (pool_walk, walk):
         assert recommendations.of(copy.deepcopy(one.metrics))
+
+
+def test_more_models_are_more_than_there_are(pool_walk):
+    """An interval that ends on the limit crosses it by nothing, and the same models again would not decide it."""
+    assert recommendations._enough(Verdict("UNDECIDED", 6.8, 4.0, 10.0, "", ()), Limits(0.03, 0.10), 16) == 18
+    assert recommendations._enough(Verdict("UNDECIDED", 6.8, 4.0, 10.0, "", ()), Limits(0.03, 0.10), 15) == 16
+
+
+def test_labels_that_tell_more_are_not_said_to_tell_as_much(pool_walk):
+    metrics = pool_walk.metrics
+    attacks = at_alpha(metrics, rate(0.5, 0.45, 0.55), rate(0.05, 0.04, 0.06))
+    attacks["labels"] = attacks["loss"] | {"auc": rate(0.9, 0.85, 0.95), "options": {"signal": "correctness"}}
+    comparison = metrics["comparison"] | {"labels": {"auc": {"difference": 0.2, "low": 0.1, "high": 0.3, "p_holm": 0.001}}}
+    (one,) = [one for one in of(pool_walk, attacks=attacks, comparison=comparison, exposure=None) if "probabilities" in one.title]
+
+    assert one.title == "Do not rely on hiding probabilities" and "labels tell more" in one.because and "no difference" not in one.because
+
+
+def test_of_nearly_equal_texts_none_is_counted_twice_and_units_are_no_duplicates(pool_walk):
+    attacks = at_alpha(pool_walk.metrics, rate(0.5, 0.45, 0.55), rate(0.05, 0.04, 0.06))
+    data = pool_walk.metrics["data"] | {"n": 100, "n_groups": 90, "n_near_duplicates": 3}
+
+    def duplicates(**more: Any) -> list[str]:
+        said = of(pool_walk, attacks=attacks, exposure=None, comparison={}, data=data | more)
+        return [one.because for one in said if one.title == "Deduplicate the training data"]
+
+    assert duplicates() == ["7 of 100 records repeat another's content, and 3 nearly do."]
+    assert duplicates(unit={"column": "patient", "n": 90, "n_joined": 0}) == []
+
+
+def test_a_pool_that_the_data_do_not_have_is_not_asked_for(pool_walk):
+    said = {n: of(pool_walk, alpha=0.001, data=pool_walk.metrics["data"] | {"n": n}) for n in (1797, 10_000)}
+    few, many = ([one for one in said[n] if one.title == "Audit 3,000 records or more"][0].command for n in (1797, 10_000))
+
+    assert "pool:" not in few and "pool: 3000" in many
+
+
+def test_an_accuracy_of_one_model_has_the_interval_of_its_records(given_alone):
+    found = recommendations._accuracy({"n": 1, "n_test": 100, "test_accuracy": rate(0.9, 0.9, 0.9)}, "test")
+
+    assert found["low"] == pytest.approx(0.824, abs=1e-3) and found["high"] == pytest.approx(0.951, abs=1e-3)
+
+
+def test_too_few_models_for_a_threshold_are_told_with_the_rate_of_the_control(walk):
+    attacks = copy.deepcopy(walk.metrics["attacks"])
+    attacks[walk.metrics["headline"]] |= {"n_fitted": 4, "models_for_level": 59}
+    (one,) = [one for one in of(walk, attacks=attacks) if one.title == "Raise rounds to 59"]
+
+    assert words.rate(walk.metrics["controls"]["level"]) in one.because and "whatever its distribution" in one.effect

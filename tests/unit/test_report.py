@@ -142,7 +142,7 @@ def test_a_pairs_audit_prints_its_lower_bound_of_epsilon(walk):
 
     html, _ = _page(walk, walk.metrics | {"epsilon": found | {"confidence_each": 0.975, "attainable": 1.5}})
 
-    assert "<strong>0.75</strong> at delta 1e-05, with 95.0 % confidence" in html
+    assert "<strong>0.75</strong> at delta 1e-05, with 95.0\N{NO-BREAK SPACE}% confidence" in html
     assert (
         "It comes from random00, the largest of 2 records&#39; bounds" in html or "It comes from random00, the largest of 2 records' bounds" in html
     )

@@ -35,6 +35,8 @@ def page() -> None:
     st.title("Audits")
     directory = read.folder()
     audits, sweeps = read.audits(directory), read.sweeps(directory)
+    if problem := read.problem(directory):
+        st.info(style.plain(f"Only what lies here is shown, not what should: {problem}"))
     if not audits and not sweeps:
         st.info(EMPTY)
         return
@@ -225,7 +227,7 @@ def _sweep(directory: Path, found: Found) -> None:
 def _files(place: Path, metrics: Path | None, name: str) -> None:
     """What can be taken away, and the page of the audit as it is."""
     paths = {**({"metrics.json": metrics} if metrics else {}), **{file: place / file for file in FILES}}
-    there = {file: path for file, path in paths.items() if path.is_file()}
+    there = {file: path for file, path in paths.items() if read.is_there(path)}
     with st.container(horizontal=True):
         for file, path in there.items():
             mime = FILES.get(file, "application/json")

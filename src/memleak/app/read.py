@@ -6,7 +6,7 @@ Only folders below the one that the app was started in (`MEMLEAK_PROJECT`, or th
 from __future__ import annotations
 
 import contextlib
-import json as parsing
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import streamlit as st
 
-from memleak import artefacts, plan, provenance
-from memleak.app import style
+from memleak import artefacts, provenance
+from memleak.app import asks, style
+from memleak.app.serve import is_local
 from memleak.artefacts import ArtefactError
-from memleak.params import SIGNALS_VERSION
+from memleak.params import SIGNALS_VERSION, ParamsError
 from memleak.report import results
 
 DEPTH = 3  # folders below the root in which projects are looked for
@@ -75,32 +76,46 @@ def folder(name: str | None = None) -> Path:
 @st.cache_data(ttl=FRESH, max_entries=8, show_spinner=False)
 def audits(directory: Path) -> list[results.Found]:
     """The audits of a project, finished or not."""
-    return results.audits_of(directory)
+    return results.audits_of(directory, _ask)
 
 
 @st.cache_data(ttl=FRESH, max_entries=8, show_spinner=False)
 def sweeps(directory: Path) -> dict[str, results.Found]:
     """The sweeps of a project by name."""
-    return {found.name: found for found in results.sweeps_of(directory)}
+    return {found.name: found for found in results.sweeps_of(directory, _ask)}
 
 
-def planned(directory: Path, audit: str) -> plan.PlannedAudit | None:
+def _ask(directory: Path) -> results.Asked | None:
+    asked, problem = _asked(str(directory), _version(directory / "params.yaml"))
+    if problem is not None:
+        raise ParamsError(problem)
+    return asked
+
+
+@st.cache_data(ttl=60, max_entries=8, show_spinner=False)
+def _asked(directory: str, version: tuple[str, int, int]) -> tuple[results.Asked | None, str | None]:
+    """What params.yaml asks for, or why it cannot be read."""
+    try:
+        return asks.asked_of(Path(directory)), None
+    except (ValueError, OSError) as error:
+        return None, str(error)
+
+
+def problem(directory: Path) -> str | None:
+    """Why params.yaml is not read, so that only what lies there is shown; None where it is."""
+    return _asked(str(directory), _version(directory / "params.yaml"))[1]
+
+
+def asked(directory: Path, audit: str) -> results.AskedAudit | None:
     """An audit as params.yaml asks for it; None where that is not there, cannot be read or knows no such audit."""
-    found = _plan(str(directory), _version(directory / "params.yaml"))
+    found, _ = _asked(str(directory), _version(directory / "params.yaml"))
     return None if found is None else found.audits.get(audit)
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _plan(directory: str, version: tuple[str, int, int]) -> plan.Plan | None:
-    with contextlib.suppress(ValueError, OSError):  # `memleak status` says what is wrong with it
-        return results.plan_of(Path(directory))
-    return None
 
 
 def params_of(directory: Path, audit: str) -> dict[str, Any] | None:
     """What a page knows of params.yaml."""
-    found = planned(directory, audit)
-    return None if found is None else parsing.loads(found.page_json())
+    found = asked(directory, audit)
+    return None if found is None else found.page
 
 
 def json(path: Path) -> Any:
@@ -115,7 +130,7 @@ def _json(path: str, version: tuple[str, int, int]) -> Any:
 
 def table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
     """Columns of a Parquet file that is small whatever the audit; None where it is not there."""
-    return _table(str(path), _version(path), tuple(columns)) if path.is_file() else None
+    return _table(str(path), _version(path), tuple(columns)) if is_there(path) else None
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
@@ -125,12 +140,12 @@ def _table(path: str, version: tuple[str, int, int], columns: tuple[str, ...]) -
 
 def csv(path: Path) -> pd.DataFrame | None:
     """A CSV file; None where it is not there."""
-    return pd.read_csv(path) if path.is_file() else None
+    return pd.read_csv(path) if is_there(path) else None
 
 
 def first_rows(path: Path, n: int) -> pd.DataFrame | None:
     """The first rows of a Parquet file of any length; None where it is not there."""
-    if not path.is_file():
+    if not is_there(path):
         return None
     with _named(path), pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(batch_size=n), None)
@@ -142,7 +157,7 @@ def rows_of(path: Path, columns: Sequence[str], **equal: str | int) -> pd.DataFr
 
     Row groups that cannot have such rows are passed over by their statistics, the others read in turn: a million records cost no memory.
     """
-    return _rows_of(str(path), _version(path), tuple(columns), tuple(equal.items())) if path.is_file() else None
+    return _rows_of(str(path), _version(path), tuple(columns), tuple(equal.items())) if is_there(path) else None
 
 
 @st.cache_data(max_entries=64, show_spinner="Reading what is known of this record")
@@ -167,7 +182,7 @@ def _named(path: Path) -> Iterator[None]:
 def signals_of(directory: Path, audit: str) -> list[Path]:
     """The files in which the models of an audit answer about its records, those that are there; the population's are left out."""
     plan_path = directory / f"results/audits/{audit}/plan.parquet"
-    if not plan_path.is_file():
+    if not is_there(plan_path):
         return []
     models = table(plan_path, ("recipe", "shard"))
     queries = [_query_name(asked) for asked in artefacts.read_facts(plan_path)["asked"] if asked["samples"] != "population"]
@@ -177,7 +192,7 @@ def signals_of(directory: Path, audit: str) -> list[Path]:
         for query in queries:
             place = f"given/{recipe}/{query}.parquet" if shard == "given" else f"{recipe}/{query}/{shard}.parquet"
             found.append(directory / "results/signals" / place)
-    return [path for path in found if path.is_file()]
+    return [path for path in found if is_there(path)]
 
 
 def _query_name(asked: dict[str, Any]) -> str:
@@ -187,15 +202,16 @@ def _query_name(asked: dict[str, Any]) -> str:
 
 def shows_records(directory: Path, audit: str) -> bool:
     """Whether params.yaml lets an audit's report show records; where it does not surely say so, it does not."""
-    found = planned(directory, audit)
-    return found is not None and found.audit.include_records
+    found = asked(directory, audit)
+    return found is not None and found.shows_records
 
 
 def record(directory: Path, audit: str, source_id: int) -> np.ndarray | str | None:
     """One record as it was prepared: an image [H, W, C] from 0 to 1, features [F], or a text; None where the prepared data is not there."""
-    found, known = planned(directory, audit), artefacts.read_facts(directory / f"results/audits/{audit}/plan.parquet")
-    path = directory / (found.data_path() if found else "")
-    if path.name != "dataset.json" or not path.is_file() or not _fits(json(path), known["data"]):
+    found, known = asked(directory, audit), artefacts.read_facts(directory / f"results/audits/{audit}/plan.parquet")
+    candidates = [directory / found.paths["data"][0]] if found else sorted((directory / "data/prepared").glob("*/dataset.json"))
+    path = next((one for one in candidates if one.name == "dataset.json" and is_there(one) and _fits(json(one), known["data"])), None)
+    if path is None:
         return None
     if known["data"].get("kind") == "text":
         return _text(path.parent / "texts.parquet", source_id)
@@ -234,6 +250,15 @@ def told(name: str) -> Iterator[None]:
         st.error(style.plain(error))
     except LookupError as error:
         st.error(style.plain(f"{name}: its metrics lack {error}, so another version wrote them, or they are damaged; run snakemake again"))
+    except Exception as error:  # of files that only say that they are ours, anything can be wrong
+        logging.getLogger(__name__).exception("%s cannot be shown", name)
+        why = f"{type(error).__name__}: {error}"[:300]
+        st.error(style.plain(f"{name}: it cannot be shown ({why}); another version wrote it, or a file of it is damaged; run snakemake again"))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there to be shown. A link to what lies outside the root is followed for those alone who sit at this machine."""
+    return path.is_file() and (is_local(st.get_option("server.address")) or path.resolve().is_relative_to(root()))
 
 
 def _version(path: Path) -> tuple[str, int, int]:

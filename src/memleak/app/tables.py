@@ -10,6 +10,7 @@ import pandas as pd
 from memleak.report import frontier, pool, verdict, words
 from memleak.report.results import Found
 
+DAMAGED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)  # what comes of metrics that another version wrote
 ALL_TARGETS = "all targets, hold-out"  # the subject of a curve over all records of `pairs`
 
 
@@ -35,8 +36,8 @@ def _audit(found: Found) -> dict[str, Any]:
         return row
     try:
         told, metrics = verdict.verdict(found.metrics), found.metrics
-    except LookupError as error:
-        return row | {"verdict": "cannot be read", "lacks": f"its metrics lack {error}: another version wrote them"}
+    except DAMAGED as error:
+        return row | _damaged(error)
     interval = "" if told.low is None or told.high is None else f"{told.low:.0f} to {told.high:.0f}"
     return row | {
         "verdict": told.state,
@@ -51,8 +52,15 @@ def _sweep(found: Found) -> dict[str, Any]:
     row: dict[str, Any] = {"name": found.name, "verdict": "cannot be read" if found.problem else "unfinished", "lacks": lack_of(found)}
     if found.metrics is None:
         return row
-    told = frontier.finding(found.metrics)
-    return row | {"verdict": told.state, "what": f"sweep of {len(found.metrics['variants'])} variants", "says": told.sentence}
+    try:
+        told, n_variants = frontier.finding(found.metrics), len(found.metrics["variants"])
+    except DAMAGED as error:
+        return row | _damaged(error)
+    return row | {"verdict": told.state, "what": f"sweep of {n_variants} variants", "says": told.sentence}
+
+
+def _damaged(error: Exception) -> dict[str, str]:
+    return {"verdict": "cannot be read", "lacks": f"its metrics are not as they should be ({type(error).__name__}: {error})"[:300]}
 
 
 def attacks(metrics: dict[str, Any]) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def _data() -> Schema:
         "the data set",
         {
             "name": nothing(text("its name in params.yaml"), "it has none"),
-            "n": whole("records"), "n_groups": whole("distinct contents: records that are equal count once"),
+            "n": whole("records"), "n_groups": whole("groups: records that are equal, texts that nearly are, or all of one unit count once"),
             "n_classes": nothing(whole("classes"), "there are no labels"),
             "class_names": nothing(array("names of the classes, in the order of labels", text("a name")), "classes have numbers alone"),
             "shape": nothing(shape, "not known"), "licence": nothing(text("licence of the data"), "not known"),
@@ -258,7 +258,7 @@ def _pairs() -> Schema:
 
 def _attack_of_pairs() -> Schema:
     return record(
-        "an attack over all audited records",
+        "an attack over all natural records; over those with a wrong label where there are no others",
         {
             "name": text("of the attack's function"), "alpha": number(f"{FPR} that its rule aims at"),
             "statistic": text("what it decides on: margin, loss, or the attack's score"), "options": declared("its options"),
@@ -314,7 +314,7 @@ def _target() -> Schema:
             "auc": interval(f"{AUC}; of the margin, models with the record against those without", {"n": whole("models of each")}),
             "attacks": mapping("by key in params.yaml", attack),
             "state": {"enum": ["exposed", "effect found", "no evidence"], "description": "exposed: recognised significantly more often than alpha on hold-out rounds"},
-            "exposure": number("TPR of the headline attack on this record"),
+            "exposure": number("TPR of the headline attack on this record; without hold-out rounds that on the fitted ones, which is optimistic"),
             "exposure_low": nothing(number("lower end of its interval"), "no hold-out rounds"), "exposure_high": nothing(number("its upper end"), "no hold-out rounds"),
         },
     )  # fmt: skip
@@ -324,7 +324,7 @@ def _controls_of_pairs() -> Schema:
     positive = record("a record with a wrong label, which a sound audit finds", {
         "state": text("as of any record"), "p_holm": number("of its paired test"), "found": flag("whether anything was found; if not, there is no verdict"),
     })  # fmt: skip
-    level = proportion("FPR of the headline attack on hold-out rounds", {
+    level = proportion("FPR of the headline attack on hold-out rounds, over all records", {
         "alpha": number("that it aims at"), "p": number("p-value of keeping it"), "alarm": flag("p of 0.001 or less"),
     })  # fmt: skip
     return record(
@@ -345,7 +345,7 @@ def _pool() -> Schema:
             "n_holding": whole("targets that trained on it"), "n_detected": whole("of them recognised"),
             "rate": nothing(number("share recognised"), "no target trained on it"), "low": nothing(number("lower end of its interval"), "as above"),
             "high": nothing(number("upper end"), "as above"), "n_others": whole("targets that did not train on it"), "n_false_alarms": whole("of them accused"),
-            "p": number("p-value of being recognised by chance"), "bh": flag("flagged: at most 5 % of the flagged are so by chance (Benjamini-Hochberg)"),
+            "p": number("p-value of being recognised by chance"), "bh": flag("flagged: at most 5 % of the flagged are so by chance, in expectation (Benjamini-Hochberg)"),
         },
         {"unit": text("to whom it belongs"), "n_records": whole("records of theirs")},
     )  # fmt: skip
@@ -381,7 +381,7 @@ def _pool() -> Schema:
                 "share": number("true share of members"), "n": whole("records of a set"), "n_sets": whole("sets tried"), "n_refused": whole("without an estimate"),
                 "mean": nothing(number("mean estimate"), "none was made"), "width": number("mean width of the intervals"),
                 "held": proportion("intervals that hold the true share", k="integer"),
-            })), "one model, or no thresholds"),
+            })), "fewer than three independent models, or than 20 members or non-members of each"),
             "epsilon": _epsilon({"strategy": text("how numbers of guesses share the error: split or bonferroni"), "runs": array("one a training", run)}),
         },
         {

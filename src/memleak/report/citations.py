@@ -41,12 +41,12 @@ KNOWN = {
         Source("carlini-2021", "Carlini et al.", 2021, "Extracting Training Data from Large Language Models", "likelihood against zlib, lowercase and a reference model"),
         Source("shi-2024", "Shi et al.", 2024, "Detecting Pretraining Data from Large Language Models", "Min-K%"),
         Source("zhang-2025", "Zhang et al.", 2025, "Min-K%++: Improved Baseline for Detecting Pre-Training Data from Large Language Models", "Min-K%, normalised"),
-        Source("zhang-2024", "Zhang et al.", 2024, "Adaptive Pre-training Data Detection for Large Language Models via Surprising Tokens", "SURP"),
+        Source("zhang-2024", "Zhang and Wu", 2024, "Adaptive Pre-training Data Detection for Large Language Models via Surprising Tokens", "SURP"),
         Source("zhang-2024-dc-pdd", "Zhang et al.", 2024, "Pretraining Data Detection for Large Language Models: A Divergence-based Calibration Method", "DC-PDD"),
         Source("xie-2024", "Xie et al.", 2024, "ReCaLL: Membership Inference via Relative Conditional Log-Likelihoods", "ReCaLL"),
         Source("mattern-2023", "Mattern et al.", 2023, "Membership Inference Attacks against Language Models via Neighbourhood Comparison", "copies with words exchanged, here drawn at random where a masked model would propose them"),
-        Source("ez-2026", "EZ-MIA", 2026, "arXiv:2601.12104", "tokens that the model gets wrong, against a reference"),
-        Source("wbc-2026", "WBC", 2026, "USENIX Security, arXiv:2601.02751", "short stretches of a text, against a reference"),
+        Source("ilic-2026", "Ilić, Stanojević and Cvejoski", 2026, "Powerful Training-Free Membership Inference Against Autoregressive Language Models", "EZ-MIA: tokens that the model gets wrong, against a reference"),
+        Source("chen-2026", "Chen et al.", 2026, "Window-based Membership Inference Attacks Against Fine-tuned Large Language Models", "WBC: short stretches of a text, against a reference"),
         Source("neyman-1933", "Neyman and Pearson", 1933, "On the Problem of the Most Efficient Tests of Statistical Hypotheses", "thresholds that keep a false-positive rate"),
         Source("fisher-1935", "Fisher", 1935, "The Design of Experiments", "the paired sign-flip test"),
         Source("holm-1979", "Holm", 1979, "A Simple Sequentially Rejective Multiple Test Procedure", "p-values corrected for how many were looked at"),
@@ -63,14 +63,14 @@ KNOWN = {
 }  # fmt: skip
 OF_ATTACK = {
     "lira": ("carlini-2022",), "rmia": ("zarifzadeh-2024",), "population": ("ye-2022",), "reference": ("ye-2022",), "difficulty": ("watson-2022",),
-    "shadow": ("shokri-2017",), "top_k": ("salem-2019",), "label_only": ("choquette-choo-2021",), "range": ("tao-2024",), "meta": ("song-2021",), "ez": ("ez-2026",), "wbc": ("wbc-2026",),
+    "shadow": ("shokri-2017",), "top_k": ("salem-2019",), "label_only": ("choquette-choo-2021",), "range": ("tao-2024",), "meta": ("song-2021",), "ez": ("ilic-2026",), "wbc": ("chen-2026",),
     "zlib": ("carlini-2021",), "lowercase": ("carlini-2021",), "reference_model": ("carlini-2021",), "token": ("carlini-2021",), "min_k": ("shi-2024",),
     "surp": ("zhang-2024",), "dc_pdd": ("zhang-2024-dc-pdd",), "recall": ("xie-2024",), "neighbourhood": ("mattern-2023",),
     "single_point": ("neyman-1933", "carlini-2022"),
 }  # fmt: skip
 OF_TESTER = {  # by the names that MembershipTester gives its attacks
     "loss": "yeom-2018", "zlib": "carlini-2021", "lowercase": "carlini-2021", "difference": "carlini-2021", "min-k": "shi-2024", "min-k-plus-plus": "zhang-2025",
-    "surp": "zhang-2024", "dc-pdd": "zhang-2024-dc-pdd", "recall": "xie-2024", "neighbourhood": "mattern-2023", "ez": "ez-2026", "wbc": "wbc-2026",
+    "surp": "zhang-2024", "dc-pdd": "zhang-2024-dc-pdd", "recall": "xie-2024", "neighbourhood": "mattern-2023", "ez": "ilic-2026", "wbc": "chen-2026",
 }  # fmt: skip
 
 
@@ -82,7 +82,8 @@ def of(metrics: Mapping[str, Any]) -> list[Source]:
 def of_tester(found: Mapping[str, Any]) -> list[Source]:
     """The sources of what MembershipTester did."""
     attacks = [OF_TESTER[name] for name, one in found["attacks"].items() if name in OF_TESTER and one["auc"]]
-    return _named([*attacks, "platt-1999", "benjamini-1995", "westfall-1993", "das-2024"])
+    statistics = ["platt-1999", "benjamini-1995", *(["westfall-1993"] if found["family_wise"] else [])]
+    return _named([*attacks, *statistics, *(["das-2024"] if (found["controls"].get("blind") or {}).get("auc") else [])])
 
 
 def of_sweep(sweep: Mapping[str, Any]) -> list[Source]:

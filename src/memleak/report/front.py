@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from memleak.report import frontier, lights, pool, words
 from memleak.report.limits import Limits
 from memleak.report.parts import Fact, Light
-from memleak.report.verdict import LEVELS, Verdict, limits_of, verdict
+from memleak.report.verdict import FEW, LEVELS, Verdict, limits_of, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def of(metrics: dict[str, Any], params: Mapping[str, Any] | None = None, timings
     facts = (_attacked(metrics), _attacker(metrics), _measured(metrics), _cost(metrics, timings), _risk(metrics))
     if _is_given_text(metrics):
         return Front(found, facts, lights.of(metrics), found.state, _levels(), below="low", above="high")
-    return Front(found, facts, lights.of(metrics), found.state, _zones(limits_of(metrics)))
+    return Front(found, facts, lights.of(metrics), found.state, () if pool.has_gradients(metrics) else _zones(limits_of(metrics)))
 
 
 def of_tester(found: Mapping[str, Any]) -> Front:
@@ -125,12 +125,14 @@ def _unit_of_pairs(metrics: dict[str, Any]) -> str:
 def _attacked_pool(metrics: dict[str, Any]) -> tuple[str, str]:
     n, headline = metrics["n_samples"], metrics["attacks"][metrics["headline"]]
     if metrics["kind"] == "canaries":
-        trained = f"Each was trained on {metrics['design']['subset_size']:,} records and on those of {n:,} {pool.records(metrics)} which a coin chose for it."
+        each = "It" if metrics["models"]["n"] == 1 else "Each"
+        trained = f"{each} was trained on {metrics['design']['subset_size']:,} records and on those of {n:,} {pool.records(metrics)} which a coin chose for it."
     else:
         trained = f"Each was trained on a random half of {n:,} {_things(metrics)}, its twin on the other half."
     others = f"{headline['n_references']:,} others being the attacker's" if headline["n_references"] else "without others for the attacker"
     twin = ", never its twin" if metrics["kind"] == "halves" else ""
-    return f"{_models(metrics)}.", f"{trained} {_in_turn(metrics['n_targets'])}, {others}{twin}.{_unit_of_pool(metrics)}"
+    in_turn = "It is audited" if metrics["models"]["n"] == 1 else _in_turn(metrics["n_targets"])
+    return f"{_models(metrics)}.", f"{trained} {in_turn}, {others}{twin}.{_unit_of_pool(metrics)}"
 
 
 def _in_turn(n: int) -> str:
@@ -192,11 +194,11 @@ def _attacker(metrics: dict[str, Any]) -> Fact:
     elif metrics["kind"] == "given":
         said = _attacker_of_given(metrics)
     elif metrics["kind"] == "imported":
-        said = f"Has {headline['n_references']} other models, knows who trained on what there, and sets the threshold on those."
+        said = f"Has {words.counted(headline['n_references'] or 0, 'other model')} and knows who trained on what there{_sets_threshold(metrics).replace(',', ';')}."
     else:
         n = headline["n_references"]
         here = f" (here {n:,})" if n else ""
-        said = f"May train models of the same recipe on similar data{here}, sets the threshold on those, and asks the audited model about each record {_often(headline)}."
+        said = f"May train models of the same recipe on similar data{here}{_sets_threshold(metrics)}, and asks the audited model about each record {_often(headline)}."
     return Fact("Attacker", said, _strength(metrics, headline))
 
 
@@ -217,8 +219,12 @@ def _attacker_of_given(metrics: dict[str, Any]) -> str:
     return f"Trained {n} (recipe {metrics['references']}) on other records{parts}."
 
 
+def _sets_threshold(metrics: dict[str, Any]) -> str:
+    return ", sets the threshold on those" if pool.calibrated(metrics, metrics["headline"]) else ""
+
+
 def _often(attack: Mapping[str, Any]) -> str:
-    n = round(attack["n_queries"])
+    n = round(attack["n_queries"] or 1)
     return "once" if n == 1 else f"{n} times"
 
 
@@ -227,11 +233,19 @@ def _strength(metrics: dict[str, Any], headline: Mapping[str, Any]) -> str:
     if metrics["kind"] == "pairs" or pool.has_gradients(metrics):
         return ""
     others = words.counted(headline["n_references"], "reference model") if headline["n_references"] else "no reference model"
-    return f"The headline attack {metrics['headline']} has {others} at hand and takes {words.counted(round(headline['n_queries']), 'query').replace('querys', 'queries')} a record."
+    asks = (
+        ""
+        if headline["n_queries"] is None
+        else f" and takes {words.counted(round(headline['n_queries']), 'query').replace('querys', 'queries')} a record"
+    )
+    return f"The headline attack {metrics['headline']} has {others} at hand{asks}."
 
 
 def _measured(metrics: dict[str, Any]) -> Fact:
     alpha = pool.level(metrics["alpha"])
+    if pool.has_gradients(metrics):
+        said = f"For how many canaries the attack {metrics['headline']}, declared before any result was seen, guesses the coin right; a lower bound of epsilon follows from their number."
+        return Fact("Measured", said, "Whoever guesses may abstain from canaries that tell little; how many are guessed is chosen and paid for.")
     said = f"The headline attack {metrics['headline']}, declared before any result was seen, at a false-positive rate of {alpha}: of 100 {{}} that a model never saw, {100 * metrics['alpha']:g} may be taken for training data."
     if metrics["kind"] == "pairs":
         said = said.replace("of 100 {} that a model never saw, ", "of 100 models that never saw the record, ").replace(
@@ -242,18 +256,34 @@ def _measured(metrics: dict[str, Any]) -> Fact:
         rounds, fresh = metrics["design"]["rounds"], metrics["design"]["holdout_rounds"]
         more = f"{words.counted(natural, 'natural record')}{f' and {planted} with a wrong label' if planted else ''}, each in {rounds} pairs of models to fit the attack and {fresh} fresh ones to count on."
         return Fact("Measured", said, more)
-    source = metrics.get("thresholds_from")
+    if _is_only(metrics):
+        said = f"The headline attack {metrics['headline']}, declared before any result was seen, at the one threshold that it has: it says member where the model is right."
+        return Fact("Measured", said, _conditional(metrics).strip())
+    source = metrics.get("thresholds_from") if pool.calibrated(metrics, metrics["headline"]) else "none"
     set_on = {
+        "none": "No threshold could be set for that rate beforehand: whatever rates this page tells of it stand at thresholds chosen on the very scores, and are optimistic.",
         "mock targets": "Thresholds are set on mock targets: other models, scored with the same references as the target, whose members the attacker knows.",
         "other non-members": "Thresholds are set on other non-members than those that they are applied to.",
     }.get(source or "", "")
-    conditional = (
-        " Intervals are conditional on this one model: they speak of other records like these, not of other trainings."
-        if metrics["kind"] == "given"
+    things = "canaries" if metrics["kind"] == "canaries" else _things(metrics)
+    has_own = metrics["attacks"][metrics["headline"]].get("natural") is not None
+    own = (
+        " The attack has a threshold of its own besides, at which it may be wrong far more often; the verdict reads the one that tells more."
+        if has_own
         else ""
     )
-    things = "canaries" if metrics["kind"] == "canaries" else _things(metrics)
-    return Fact("Measured", said.format(things), f"{set_on}{conditional}".strip())
+    return Fact("Measured", said.format(things), f"{set_on}{own}{_conditional(metrics)}".strip())
+
+
+def _is_only(metrics: Mapping[str, Any]) -> bool:
+    """Whether the headline attack has one threshold alone, as one that asks whether the model is right."""
+    return bool((metrics["attacks"][metrics["headline"]].get("natural") or {}).get("is_only"))
+
+
+def _conditional(metrics: Mapping[str, Any]) -> str:
+    if metrics["kind"] != "given" and metrics.get("n_targets") != 1:
+        return ""
+    return " Intervals are conditional on this one model: they speak of other records like these, not of other trainings."
 
 
 def _cost(metrics: dict[str, Any], timings: pd.DataFrame | None) -> Fact:
@@ -298,17 +328,22 @@ def _risk(metrics: dict[str, Any]) -> Fact:
             f"{_TEXT_RISK} The grade reads the advantage over guessing at a false-positive rate of {pool.level(metrics['alpha'])}: {graded}",
             _TEXT_RISK_EXACTLY,
         )
+    said = f"The share of {thing}s recognised beyond what guessing would, on the average {thing}, 0 to 100; single {thing}s may be far more exposed. {graded}"
+    if _is_only(metrics):
+        return Fact("Risk", said, "TPR - FPR in percent, at the one threshold that the attack has.")
+    if pool.calibrated(metrics, metrics["headline"]) is None:
+        return Fact("Risk", f"No score is told, since no threshold could be set beforehand. {graded}")
     natural = metrics["attacks"][metrics["headline"]].get("natural")
     own = ", or TPR - FPR at the threshold that the attack has of its own where that is more" if natural else ""
     source = "other non-members set" if metrics.get("thresholds_from") == "other non-members" else "mock targets set"
-    said = f"The share of {thing}s recognised beyond what guessing would, on the average {thing}, 0 to 100; single {thing}s may be far more exposed. {graded}"
     return Fact("Risk", said, f"(TPR - FPR) / (1 - FPR) in percent, at thresholds that {source}{own}.")
 
 
 _TEXT_RISK = "How far the headline attack gets beyond guessing, 0 to 100, less what can be told without the model; 0 where nothing is shown."
 _TEXT_RISK_EXACTLY = (
-    "100 times the larger of 2 AUC - 1 and of the advantage over guessing at a false-positive rate of 1 %, (TPR - .01) / .99, its excess over what the blind "
-    "control tells alone, 0 where that is not shown; the lower end lacks what the blind control cannot exclude yet."
+    "100 times the larger of 2 AUC - 1 and, from 100 non-members on, of the advantage over guessing at a false-positive rate of 1 %, (TPR - .01) / .99, at the "
+    "threshold that is best for these scores, which its interval allows for. Where the blind control tells members too, what is left of the AUC beyond it. "
+    "0 where the interval reaches 0; the lower end lacks what the blind control cannot exclude yet."
 )
 
 
@@ -317,7 +352,10 @@ def _facts_of_tester(found: Mapping[str, Any]) -> tuple[Fact, ...]:
     beside = f", beside the reference model {found['reference']}, which has not seen them" if found["reference"] else "; no reference model"
     knows = "a reference model to compare with" if found["reference"] else "no other model: a stronger attacker may exist"
     (low, _), (moderate, _), (high, _), _ = LEVELS
-    levels = f"Low below {low:g}, moderate from there, high from {moderate:g}, critical from {high:g}, by the interval's lower end; where a control alarms there is none."
+    levels = (
+        f"Low below {low:g}, moderate from there, high from {moderate:g}, critical from {high:g}, by the interval's lower end; inconclusive where it reaches from low to high, "
+        f"or of fewer than {FEW} {noun}s a side; where a control alarms there is none."
+    )
     return (
         Fact("Attacked", f"{found['form']}, asked about {n['members']:,} training {noun}s and {n['non_members']:,} others{beside}."),
         Fact("Attacker", f"Sees what the model answers to each {noun}, and has {knows}."),
@@ -325,7 +363,7 @@ def _facts_of_tester(found: Mapping[str, Any]) -> tuple[Fact, ...]:
             "Measured",
             f"The headline attack {found['headline']}, chosen beforehand by the evidence at hand and not by its result, at a false-positive rate of "
             f"{pool.level(found['alpha'])}: of 100 {noun}s that the model never saw, {100 * found['alpha']:g} may be taken for training {noun}s.",
-            f"Thresholds are set on other non-members. Intervals speak of other {noun}s like these, not of other trainings.",
+            f"Thresholds of the verdict are set on other non-members, those of the table are the best for these very scores. Intervals speak of other {noun}s like these, not of other trainings.",
         ),
         Fact("Cost", "Nothing was trained; the model was asked."),
         Fact("Risk", f"{_TEXT_RISK} {levels}", _TEXT_RISK_EXACTLY),

@@ -156,11 +156,13 @@ def _state(limit: Limit, found: Measured, by: str) -> tuple[str, str]:
     best, worst = (math.inf * side if end is None else sign * end for end, side in zip(ends, (-1, 1), strict=True))
     value, bound = sign * found.value, sign * bound
     if by == "value":
-        return (PASS, "the value keeps it") if value <= bound else (FAIL, "the value exceeds it")
+        if value > bound:
+            return FAIL, "the value exceeds it"
+        return (UNDECIDED, "a lower bound is no estimate") if math.isinf(worst) else (PASS, "the value keeps it")
     if by == "lower":
         return (FAIL, "shown to be exceeded") if best > bound else (PASS, "not shown to be exceeded")
     if worst <= bound:
-        return PASS, "shown to be kept"
+        return PASS, "no more were found; that others are safe is not shown" if limit.name == "max-exposed" else "shown to be kept"
     if best > bound:
         return FAIL, "shown to be exceeded"
     return UNDECIDED, "nothing bounds it from above" if math.isinf(worst) else "the interval reaches across the limit"
@@ -202,13 +204,20 @@ def _refusal(metrics: Mapping[str, Any]) -> str | None:
     if metrics["of"] == "tester":
         return metrics["verdict"]["sentence"] if metrics["verdict"]["is_refused"] else None
     verdict = verdicts.verdict(dict(metrics))
-    return verdict.sentence if verdict.is_refused else None
+    return verdict.sentence if verdict.is_refused or _misses_what_is_there(metrics) else None
+
+
+def _misses_what_is_there(metrics: Mapping[str, Any]) -> bool:
+    """Whether an audit of pairs did not find a record that only memory can answer: that it found nothing else says nothing."""
+    return any(not control["found"] for control in metrics["controls"].get("positive", {}).values())
 
 
 def _tpr(metrics: Mapping[str, Any], name: str, attack: Mapping[str, Any], fpr: float) -> Measured:
     """The TPR at a declared FPR: at a threshold that was set beforehand, where there is one, else the best on these scores."""
     if metrics.get("kind") == "pairs":
         return _tpr_of_pairs(name, attack, fpr)
+    if (attack.get("natural") or {}).get("is_only"):
+        return unknown(f"{name} has one threshold alone, and no TPR at FPR {pool.level(fpr)}", "hold it against --max-auc or --max-advantage", name)
     rate = _tpr_of_tester(attack, fpr) if metrics["of"] == "tester" else pool.rate(dict(attack), fpr)
     if rate is None:
         why = attack.get("why") or f"{name} has no TPR at FPR {pool.level(fpr)}"
@@ -217,12 +226,16 @@ def _tpr(metrics: Mapping[str, Any], name: str, attack: Mapping[str, Any], fpr: 
     if not rate["certified"]:
         more = f"audit with {pool.records_for(fpr):,} or more non-members, or choose a limit at a higher false-positive rate"
         return unknown(f"{n} cannot certify a false-positive rate of {pool.level(fpr)}", more, name)
+    chosen = f"{name}, threshold chosen on these very scores (optimistic), {n}"
     preset = pool.calibrated(dict(metrics), name, fpr) if metrics["of"] == "audit" else None
-    if preset is not None:
-        where = metrics["thresholds_from"]
-        achieved = f"achieved FPR {pool.interval(preset['achieved_fpr'])}"
-        return _estimate(preset["tpr"], f"{name}, threshold set on {where}, {achieved}, {n}", _MORE)
-    return _estimate(rate, f"{name}, threshold chosen on these very scores (optimistic), {n}", _MORE)
+    if preset is None:
+        return _estimate(rate, chosen, _MORE)
+    achieved, where = preset["achieved_fpr"], metrics["thresholds_from"]
+    if preset["tpr"]["value"] == achieved["value"] == 0:
+        return unknown(f"so many scores tie that nobody lies beyond the thresholds for {pool.level(fpr)}", "choose an attack with finer scores", name)
+    if achieved["low"] <= fpr <= achieved["high"]:
+        return _estimate(preset["tpr"], f"{name}, threshold set on {where}, achieved FPR {pool.interval(achieved)}, {n}", _MORE)
+    return _estimate(rate, f"{chosen}, since one set on {where} has an FPR of {pool.interval(achieved)}", _MORE)
 
 
 def _tpr_of_tester(attack: Mapping[str, Any], fpr: float) -> dict[str, Any] | None:
@@ -300,12 +313,14 @@ def _epsilon(metrics: Mapping[str, Any], _: Limit) -> Measured:
         promised = None  # refuted by what was measured
     high = promised["epsilon"] if promised else None
     rests = f"proved by the {promised['accountant']} accountant at delta {promised['delta']:g}" if promised else "a lower bound alone"
+    if promised and metrics.get("unit") is not None:
+        rests += f", of one record and not of all that one {metrics['unit']['column']} has"
     low = max(0.0, found["epsilon"]) if found else 0.0
     if found:
         shown = found.get("attainable") or max((run["attainable"] for run in found.get("runs") or ()), default=None)
         rests += f"; the audit shows {low:.2f} or more" + (f", and could have shown {shown:.2f} at most" if shown is not None else "")
     to_do = "no audit shows that epsilon is small: train with dp, which proves it, or judge by --judge lower what is shown alone"
-    return Measured(low if found else high, low, high, rests, None, to_do)
+    return Measured(low if high is None else high, low, high, rests, None, to_do)
 
 
 def _exposed(metrics: Mapping[str, Any], limit: Limit) -> Measured:
@@ -314,6 +329,8 @@ def _exposed(metrics: Mapping[str, Any], limit: Limit) -> Measured:
         n, of, how = metrics["flagged"], metrics["n"]["members"], "texts flagged at a false discovery rate of 5 %"
     elif metrics.get("kind") == "pairs":
         natural = [target for target in metrics["targets"].values() if not target["is_canary"]]
+        if lacking := _cannot_expose(metrics):
+            return lacking
         n, of, how = sum(target["state"] == "exposed" for target in natural), len(natural), "audited records that are exposed (Holm)"
     elif metrics.get("exposure"):
         n, of, how = metrics["exposure"]["n_flagged"], metrics["exposure"]["n_samples"], "records flagged at a false discovery rate of 5 %"
@@ -323,6 +340,17 @@ def _exposed(metrics: Mapping[str, Any], limit: Limit) -> Measured:
         return unknown("no natural record was audited", "audit some")
     value = float(n) if _is_count(limit) else n / of
     return Measured(value, value, value, f"{n:,} of {of:,} {how}")
+
+
+def _cannot_expose(metrics: Mapping[str, Any]) -> Measured | None:
+    """Why an audit of pairs could call no record exposed, whatever leaks."""
+    if "tpr" not in metrics["attacks"][metrics["headline"]]:
+        return unknown("without hold-out rounds no record is called exposed", "set holdout_rounds in the design")
+    refused = next((target["effect"] for target in metrics["targets"].values() if not target["effect"]["testable"]), None)
+    if refused is not None:
+        why = f"with {refused['n_rounds']} rounds no p-value over {len(metrics['targets'])} records is small enough to call one exposed"
+        return unknown(why, f"raise rounds in the design: {refused['least_rounds']} are the least")
+    return None
 
 
 def _is_count(limit: Limit) -> bool:
@@ -429,9 +457,13 @@ def bound_of(name: str, given: str) -> float | str:
     try:
         if name == "max-exposed" and given.strip().isdecimal():
             return int(given)
-        value = float(given.strip().removesuffix("%")) / (100 if given.strip().endswith("%") else 1)
+        is_percent = given.strip().endswith("%")
+        if is_percent and name not in (*SHARES, "max-exposed", "max-auc"):
+            raise ValueError
+        value = float(given.strip().removesuffix("%")) / (100 if is_percent else 1)
     except ValueError:
-        raise GateError(f"--{name}: expected a number such as 0.05 or 5%, found '{given}'") from None
+        example = {"max-risk": "10, of 100", "max-epsilon": "8"}.get(name, "0.05 or 5%")
+        raise GateError(f"--{name}: expected a number such as {example}, found '{given}'") from None
     highest = {"max-risk": 100.0, "max-epsilon": math.inf}.get(name, 1.0)
     if math.isnan(value) or value < 0 or value > highest:
         raise GateError(f"--{name}: expected a number from 0 to {highest:g}, found '{given}'" + (" (write 5%, or 0.05)" if value > 1 else ""))

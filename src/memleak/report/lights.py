@@ -16,6 +16,7 @@ FINE: Final = "fine"
 ALARM: Final = "alarm"
 UNKNOWN: Final = "unknown"
 NOTHING = "nothing found where nothing is"
+HINT = 0.05  # p-value from which on it is said that nothing is seen; alarms wait for one of 0.001
 
 
 def of(metrics: Mapping[str, Any]) -> tuple[Light, ...]:
@@ -26,8 +27,8 @@ def of(metrics: Mapping[str, Any]) -> tuple[Light, ...]:
     controls = found["controls"]
     lights = [fits(found), *([fits(found, found["models"]["references"])] if found["models"].get("references") else []), _blind(found)]
     lights += [light for light in (_length(controls.get("length")), _form(controls.get("form")), _placebo(controls.get("placebo"))) if light]
-    lights += [_null(found), *_count(controls.get("count")), *_permuted(controls.get("permuted")), _certified(found)]
-    return tuple(lights)
+    lights += [_null(found), *_count(controls.get("count")), *_permuted(controls.get("permuted"))]
+    return (*lights, *([] if pool.has_gradients(found) else [_certified(found)]))  # a bound of epsilon stands at no false-positive rate
 
 
 def of_tester(found: Mapping[str, Any]) -> tuple[Light, ...]:
@@ -99,6 +100,9 @@ def fits(metrics: dict[str, Any], models: dict[str, Any] | None = None) -> Light
     does_fit = bool(defences) or judged["train_accuracy"]["value"] >= FITS
     if pool.has_gradients(metrics):
         return Light(name, FINE, says, f"{detail} A bound by gradient canaries holds whatever the model learns.")
+    if not learns(judged) and does_fit and judged.get("given"):
+        more = "It knows its training records all the same, so what it leaks is told, and may be memory alone."
+        return Light(name, UNKNOWN, f"at chance or little better: {says}", f"{detail} {more}")
     if not learns(judged):
         return Light(name, ALARM, f"at chance or little better: {says}", f"{detail} What such a model leaks is not what a useful one would leak.")
     if not does_fit:
@@ -112,7 +116,7 @@ def accuracies(models: dict[str, Any]) -> str:
     """Both accuracies with the spread over models, and chance or the losses."""
     what, spread = ("token accuracy" if models.get("of_tokens") else "accuracy"), models["n"] > 1
     of = [
-        words.percent(one["value"]) + (f" [{100 * one['low']:.1f}, {100 * one['high']:.1f}]" if spread else "")
+        words.percent(one["value"]) + (f" [{100 * one['low']:.1f}, {100 * one['high']:.1f}]" if spread else "") if one else "n/a"
         for one in (models["train_accuracy"], models["test_accuracy"])
     ]
     said = f"Train {what} {of[0]}, test {what} {of[1]}{' (middle 95 % of the models)' if spread else ''}"
@@ -126,7 +130,9 @@ def accuracies(models: dict[str, Any]) -> str:
 
 
 def _accuracy(models: dict[str, Any], which: str) -> str:
-    return words.percent(models[f"{which}_accuracy"]["value"]) + (" of tokens" if models.get("of_tokens") and which == "train" else "")
+    return words.percent((models[f"{which}_accuracy"] or {"value": None})["value"]) + (
+        " of tokens" if models.get("of_tokens") and which == "train" else ""
+    )
 
 
 def _positive(metrics: dict[str, Any]) -> list[Light]:
@@ -174,8 +180,13 @@ def _level(metrics: dict[str, Any]) -> list[Light]:
     ]
 
 
+def _quiet(p: float, said: str) -> str:
+    """What a control without an alarm says: that nothing is seen, or that it is too little for an alarm."""
+    return said if p > HINT else "a hint, too weak for an alarm"
+
+
 def _drift(null: dict[str, Any]) -> Light:
-    says = f"models differ where nothing should ({words.p_short(null['p'])})" if null["alarm"] else f"{NOTHING} ({words.p_short(null['p'])})"
+    says = f"{'models differ where nothing should' if null['alarm'] else _quiet(null['p'], NOTHING)} ({words.p_short(null['p'])})"
     detail = f"Models without the record, early against late rounds, where nothing but a drift could differ (two-sided): smallest corrected p {words.p(null['p'])} over {null['n_tests']} tests."
     return Light("Null", ALARM if null["alarm"] else FINE, says, detail)
 
@@ -188,7 +199,7 @@ def _null(metrics: dict[str, Any]) -> Light:
         why = (
             "Reference models are needed (references in the design)."
             if given
-            else "Too few models: it takes two pairs whose models are nobody's references."
+            else "It takes models whose training sets have nothing to do with the audited one's and which are nobody's references; there are too few."
         )
         return Light("Null", UNKNOWN, "not measured: no independent models", why)
     over = f" over {words.counted(len(null['attacks']), 'attack')}" if null.get("attacks") else ""
@@ -205,20 +216,21 @@ def _null(metrics: dict[str, Any]) -> Light:
             f"the attack knows what it cannot know ({words.p_short(null['p'])})",
             f"{detail} The attack or its references give the answer away.",
         )
-    return Light("Null", FINE, f"{NOTHING} ({words.p_short(null['p'])})", detail)
+    return Light("Null", FINE, f"{_quiet(null['p'], NOTHING)} ({words.p_short(null['p'])})", detail)
 
 
 def _count(count: dict[str, Any] | None) -> list[Light]:
     if not count:
         return []
-    says = f"the other models {'give the answer away' if count['alarm'] else 'do not give it away'} ({words.p_short(count['p'])})"
+    quiet = _quiet(count["p"], "no sign that the other models give the answer away")
+    says = f"{'the other models give the answer away' if count['alarm'] else quiet} ({words.p_short(count['p'])})"
     detail = f"The number of references that trained on a record against whether the target did, which must tell nothing: smallest corrected p {words.p(count['p'])}."
     return [Light("Count", ALARM if count["alarm"] else FINE, says, detail)]
 
 
 def _blind(metrics: dict[str, Any]) -> Light:
     if metrics["kind"] == "given":
-        return _listed_blind(metrics["controls"]["blind"], "records")
+        return _listed_blind(metrics["controls"].get("blind") or {"why": "it was not asked for"}, "records")
     if metrics["kind"] == "imported":
         why = "The records themselves were not imported. Where it was not drawn at random who trained on what, members may differ from non-members in themselves."
         return Light("Blind", UNKNOWN, "not tested: the records were not imported", why)
@@ -243,7 +255,7 @@ def _listed_blind(blind: Mapping[str, Any], things: str) -> Light:
             f"the lists differ without the model: AUC {words.estimate(blind['auc'], 2)}",
             f"{measured} The two sets differ in themselves, so an attack's AUC may come from that and not from memory; draw both sets from one source.",
         )
-    return Light("Blind", FINE, f"no sign that the lists differ: AUC {words.estimate(blind['auc'], 2)}", measured)
+    return Light("Blind", FINE, f"{_quiet(blind['p'], 'no sign that the lists differ')}: AUC {words.estimate(blind['auc'], 2)}", measured)
 
 
 def _length(length: Mapping[str, Any] | None) -> Light | None:
@@ -261,7 +273,7 @@ def _length(length: Mapping[str, Any] | None) -> Light | None:
         )
     if length.get("tokens_differ"):
         detail += " The number of tokens does differ, which depends on the model's own tokenizer."
-    return Light("Length", FINE, f"no sign that they differ: AUC {words.estimate(first['auc'], 2)}", detail)
+    return Light("Length", FINE, f"{_quiet(length['p'], 'no sign that they differ')}: AUC {words.estimate(first['auc'], 2)}", detail)
 
 
 def _form(form: Mapping[str, Any] | None) -> Light | None:
@@ -277,7 +289,7 @@ def _form(form: Mapping[str, Any] | None) -> Light | None:
             f"they are written otherwise ({name}: AUC {words.estimate(one['auc'], 2)})",
             f"{detail} A model that was trained on texts written so tells them from others whether or not it has seen these; bring both sets into one form.",
         )
-    return Light("Form", FINE, f"no sign that they are written otherwise ({words.p_short(form['p'])})", detail)
+    return Light("Form", FINE, f"{_quiet(form['p'], 'no sign that they are written otherwise')} ({words.p_short(form['p'])})", detail)
 
 
 def _placebo(placebo: Mapping[str, Any] | None) -> Light | None:
@@ -291,14 +303,17 @@ def _placebo(placebo: Mapping[str, Any] | None) -> Light | None:
             f"the reference tells members too: AUC {words.estimate(placebo['auc'], 2)}",
             f"{detail} It knows them after all, or one of the two sets is the more ordinary.",
         )
-    return Light("Placebo", FINE, f"the reference tells nothing: AUC {words.estimate(placebo['auc'], 2)}", detail)
+    return Light(
+        "Placebo", FINE, f"{_quiet(placebo['p'], 'no sign that the reference tells members')}: AUC {words.estimate(placebo['auc'], 2)}", detail
+    )
 
 
 def _permuted(permuted: Mapping[str, Any] | None) -> list[Light]:
     if not permuted:
         return []
     mean = f" (mean {permuted['auc_mean']:.3f})" if "auc_mean" in permuted else ""
-    detail = f"Of {permuted['n']} random divisions of the same records {words.percent(permuted['share_covered'])} have 0.5 inside the 95 % interval of the AUC{mean}. This checks the arithmetic of the metrics, and nothing about the model."
+    ends = f" [{100 * permuted['low']:.0f}, {100 * permuted['high']:.0f}]" if "low" in permuted else ""
+    detail = f"Of {permuted['n']} random divisions of the same records {words.percent(permuted['share_covered'])}{ends} have 0.5 inside the 95 % interval of the AUC{mean}. This checks the arithmetic of the metrics, and nothing about the model."
     says = f"{words.percent(permuted['share_covered'])} of {permuted['n']} shuffled splits show nothing"
     return [Light("Arithmetic", ALARM if permuted["alarm"] else FINE, says, detail)]
 
@@ -306,16 +321,17 @@ def _permuted(permuted: Mapping[str, Any] | None) -> list[Light]:
 def _certified(metrics: dict[str, Any]) -> Light:
     """Whether so many non-members speak of the false-positive rate that the verdict reads."""
     n, alpha = pool.n_distinct(metrics), metrics["alpha"]
-    who = "distinct non-members" if metrics["kind"] == "given" else "distinct records that were outside some training set"
+    things = "units" if metrics.get("unit") is not None else "canaries" if metrics["kind"] == "canaries" else "records"
+    who = "distinct non-members" if metrics["kind"] == "given" else f"distinct {things} that were outside some training set"
     detail = f"Rates from {pool.share(3 / n)} on can be certified, since there are {n:,} {who} (3 / n)."
     if n < pool.records_for(alpha):
         return Light(
             "Certified",
             UNKNOWN,
-            f"{n:,} records are too few for a false-positive rate of {pool.level(alpha)}",
+            f"{n:,} {things} are too few for a false-positive rate of {pool.level(alpha)}",
             f"{detail} A false-positive rate of {pool.level(alpha)} takes {pool.records_for(alpha):,}.",
         )
-    return Light("Certified", FINE, f"{n:,} records are enough for a false-positive rate of {pool.level(alpha)}", detail)
+    return Light("Certified", FINE, f"{n:,} {things} are enough for a false-positive rate of {pool.level(alpha)}", detail)
 
 
 def _overlap(found: Mapping[str, Any], noun: str) -> Light:

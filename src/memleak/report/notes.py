@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memleak.report import pool
+from memleak.report import pool, words
 from memleak.report.limits import AVERAGE, FITS, learns
 
 TOKENS_DIFFER = (
@@ -61,7 +61,7 @@ def of_pairs(metrics: dict[str, Any]) -> list[str]:
     headline = metrics["attacks"][metrics["headline"]]
     if headline["n_fitted"] < headline["models_for_level"]:
         found.append(
-            f"Thresholds come from {headline['n_fitted']} models without the record; to promise a false-positive rate of at most {metrics['alpha']:.0%} with 95 % confidence takes {headline['models_for_level']}."
+            f"Thresholds come from {headline['n_fitted']} models without the record; to promise a false-positive rate of at most {pool.level(metrics['alpha'])} with 95 % confidence takes {headline['models_for_level']}."
         )
     return found
 
@@ -75,8 +75,14 @@ def of_pool(metrics: dict[str, Any]) -> list[str]:
     blind = metrics["controls"].get("blind")
     if blind and blind["alarm"]:
         found.append(
-            f"ALARM: members can be told from non-members without the model (blind baseline: AUC {_auc(blind)}): "
+            f"ALARM: members can be told from non-members without the model (blind baseline: AUC {words.estimate(blind['auc'])}): "
             "the two sets differ in themselves, and an attack's success may come from that alone. Draw both from one source."
+        )
+    permuted = metrics["controls"].get("permuted")
+    if permuted and permuted["alarm"]:
+        found.append(
+            f"ALARM: of {permuted['n']} shuffled labels {permuted['share_covered']:.0%} leave 0.5 in the interval of the AUC, where 95 % should: "
+            "the intervals of this page are too narrow for such scores."
         )
     found += _of_texts(metrics["controls"])
     count = metrics["controls"].get("count")
@@ -98,11 +104,6 @@ def of_pool(metrics: dict[str, Any]) -> list[str]:
     return found
 
 
-def _auc(control: dict[str, Any]) -> str:
-    """Such as `0.512 [0.470, 0.554]`."""
-    return f"{control['auc']['value']:.3f} [{control['auc']['low']:.3f}, {control['auc']['high']:.3f}]"
-
-
 def _of_texts(controls: dict[str, Any]) -> list[str]:
     """What tells two lists of texts apart without the audited model."""
     found = []
@@ -110,7 +111,7 @@ def _of_texts(controls: dict[str, Any]) -> list[str]:
     if length and length["alarm"]:
         name, size = next(iter(length["sizes"].items()))  # bytes where they are known
         found.append(
-            f"ALARM: members can be told from non-members by their length alone ({name}: AUC {_auc(size)}): "
+            f"ALARM: members can be told from non-members by their length alone ({name}: AUC {words.estimate(size['auc'])}): "
             "many attacks turn length into a score. Draw both from one source, or cut both alike."
         )
     if length and length.get("tokens_differ"):
@@ -119,13 +120,13 @@ def _of_texts(controls: dict[str, Any]) -> list[str]:
     if form and form["alarm"]:
         name, column = min(form["columns"].items(), key=lambda item: item[1]["p"])
         found.append(
-            f"ALARM: members can be told from non-members by how they are written ({name}: AUC {_auc(column)}): "
+            f"ALARM: members can be told from non-members by how they are written ({name}: AUC {words.estimate(column['auc'])}): "
             "a model that was trained on texts written so tells them from others whether or not it has seen these. Bring both into one form."
         )
     placebo = controls.get("placebo")
     if placebo and placebo["alarm"]:
         found.append(
-            f"ALARM: the reference model tells members too (AUC of its loss {_auc(placebo)}): "
+            f"ALARM: the reference model tells members too (AUC of its loss {words.estimate(placebo['auc'])}): "
             "it has seen them after all, or one of the two sets is the more ordinary."
         )
     return found

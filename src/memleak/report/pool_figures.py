@@ -160,6 +160,7 @@ def scores(found: Mapping[str, tuple[np.ndarray, np.ndarray]], headline: str) ->
             axes.stairs(counts, edges, color=colour, fill=True, alpha=0.25)
             axes.stairs(counts, edges, color=colour, lw=1.3, label=label)
         axes.set(xlabel="score (higher: rather a member)", ylabel="share of the scores", yscale="log", xlim=(edges[0], edges[-1]))
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.2))  # no share is above 100 %
         axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=8)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from memleak.metrics.intervals import clopper_pearson
 from memleak.report import frontier, pool, words
 from memleak.report import verdict as verdicts
 from memleak.report.parts import Action
@@ -33,6 +34,10 @@ MENDED = {
     "blind": ("Draw both sets from one source", "Split one collection at random before training; the blind control should then lie about 0.5."),
     "length": ("Cut both sets alike", "Texts of equal lengths leave an attack nothing to go by but memory."),
     "form": ("Bring both sets into one form", "Capitals, markup and line ends should be those that the model was trained on, in both."),
+    "permuted": (
+        "Find what is wrong with the scores",
+        "On shuffled labels there is nothing to find; look at attacks of your own, and at scores that are few and tied.",
+    ),
     "placebo": ("Take a reference that has not seen the members", "Or draw both sets from one source: one of them may be the more ordinary."),
 }
 
@@ -122,7 +127,7 @@ def _alarms(a: _Audited) -> Iterator[Action]:
 def _is_about(note: str, control: str) -> bool:
     """Whether a note of the verdict is the alarm of a control."""
     marks = {"null": ("scores know", "never saw the record differ"), "count": ("how many references",), "level": ("accuses",), "blind": ("blind baseline",),
-        "length": ("by their length",), "form": ("how they are written",), "placebo": ("reference model tells",)}  # fmt: skip
+        "length": ("by their length",), "form": ("how they are written",), "placebo": ("reference model tells",), "permuted": ("shuffled labels",)}  # fmt: skip
     return any(mark in note for mark in marks[control])
 
 
@@ -157,7 +162,7 @@ def _missed_control(a: _Audited) -> Iterator[Action]:
 def _release(a: _Audited) -> Iterator[Action]:
     """A gate that holds the release until somebody decides."""
     if a.leaks and a.verdict.state in ("HIGH", "MEDIUM"):
-        effect = "It mends nothing; it makes sure that nobody releases such a model by oversight. Its exit code is 0 only where the whole interval lies below the limit."
+        effect = "It mends nothing; it makes sure that nobody releases such a model by oversight. Its exit code is 0 only where no part of the interval exceeds the limit."
         yield Action("Hold the release until this risk is accepted or lowered", a.risk, effect, _gate(a))
 
 
@@ -178,8 +183,8 @@ def _exposed(a: _Audited) -> Iterator[Action]:
     if a.leaks and exposure and exposure["most"] and 0 < exposure["n_flagged"] <= exposure["n_samples"] / 2:  # of more no list is looked through
         first, things = exposure["most"][0], "units" if a.metrics.get("unit") else "records"
         because = (
-            f"{exposure['n_flagged']:,} of {exposure['n_samples']:,} {things} are recognised in more models than luck explains (of them at most one in twenty by chance); "
-            f"the first, {first.get('unit', first['sample_id'])}, in {first['n_detected']} of {first['n_holding']} models, {pool.interval(first | {'value': first['rate']})}."
+            f"{exposure['n_flagged']:,} of {exposure['n_samples']:,} {things} are recognised in more models than luck explains (of such a list at most one in twenty is there by "
+            f"chance, on average); the first, {first.get('unit', 'row ' + str(first['source_id']))}, in {first['n_detected']} of {first['n_holding']} models, {pool.interval(first | {'value': first['rate']})}."
         )
         yield Action(f"Look at the {exposure['n_flagged']:,} exposed {things}", because, effect, look)
     targets = a.metrics.get("targets") or {}
@@ -216,7 +221,8 @@ def _private_training(a: _Audited) -> Iterator[Action]:
         "each variant is trained and attacked anew, so that both are measured."
     )
     n = a.models.get("n_train") or 1000
-    dp = f"dp: {{dp: {{epsilon: {{each: [2, 8]}}, delta: {10.0 ** -(int(np.log10(n)) + 1):g}, clip: 1.0}}}}"
+    delta = 10.0 ** -(int(np.log10(n)) + 2)  # a tenth of 1 / n at most
+    dp = f"dp: {{dp: {{epsilon: {{each: [2, 8]}}, delta: {delta:g}, clip: 1.0}}}}"
     todo = (
         a.swept("recipe", dp)
         if a.trains and not _own_trainer(a)
@@ -251,30 +257,39 @@ def _closer_than_needed(a: _Audited) -> Iterator[Action]:
 
 def _gap(models: Mapping[str, Any]) -> str | None:
     """How much better the models are on their training data, in words; None where that is not shown."""
-    train, test = models.get("train_accuracy"), models.get("test_accuracy")
-    if not train or not test:
+    if not models.get("train_accuracy") or not models.get("test_accuracy"):
         return None
+    train, test = _accuracy(models, "train"), _accuracy(models, "test")
     on_train, on_others = models.get("train_loss"), models.get("test_loss")
     is_lower = on_train is not None and on_others is not None and on_train < on_others
     if not is_lower and train["low"] <= test["high"]:
         return None
     what = "Token accuracy" if models.get("of_tokens") else "Accuracy"
-    several = models.get("n", 1) > 1
-    of_train, of_others = (pool.interval(found) if several else pool.share(found["value"]) for found in (train, test))
-    spread = " (in brackets the middle 95 % of the models)" if several else ""
+    of_train, of_others = pool.interval(train), pool.interval(test)
+    spread = " (in brackets the middle 95 % of the models)" if models.get("n", 1) > 1 else ""
     losses = f"; mean loss is {on_train:.3g} against {on_others:.3g} nats" if is_lower else ""
     return f"{what} is {of_train} on training data and {of_others} on others{spread}{losses}."
+
+
+def _accuracy(models: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """An accuracy with the middle 95 % of the models; of one model with the interval of so many records (tokens of a text are no such draws)."""
+    found, n = models[f"{part}_accuracy"], models.get(f"n_{part}")
+    if models.get("n", 1) > 1 or models.get("of_tokens") or not n:
+        return dict(found)
+    low, high = clopper_pearson(round(found["value"] * n), n)
+    return {"value": found["value"], "low": low, "high": high}
 
 
 def _masking(a: _Audited) -> Iterator[Action]:
     """What hiding probabilities can and cannot do: labels alone against the headline."""
     labels = next((name for name, one in a.metrics["attacks"].items() if _asks_labels(one) and name != a.metrics["headline"]), None)
     difference = (a.metrics.get("comparison") or {}).get(labels, {}).get("auc") if labels else None
-    if not a.leaks or a.models.get("of_tokens") or not difference:
+    if not a.leaks or a.models.get("of_tokens") or not difference or _asks_labels(a.headline):
         return
     left = a.metrics["attacks"][labels]["auc"]
     because = f"With labels alone {labels} has AUC {auc_words(left)}; {a.metrics['headline']}, which reads more, has {auc_words(a.headline['auc'])}"
-    if difference["difference"] < 0 and difference["p_holm"] is not None and difference["p_holm"] <= SHOWN:
+    is_shown = difference["p_holm"] is not None and difference["p_holm"] <= SHOWN
+    if difference["difference"] < 0 and is_shown:
         effect = (
             "Giving away labels, or rounded or few probabilities, takes from an attacker at most what lies between the two. It costs users the confidence "
             "that they may need, hides the memory without removing it, and helps against nobody who asks often for labels alone."
@@ -287,7 +302,8 @@ def _masking(a: _Audited) -> Iterator[Action]:
         yield Action("Give away less than all probabilities", f"{because} ({words.p_short(difference['p_holm'])}, Holm).", effect, todo)
     elif left["low"] > 0.5:
         effect = "Who gets labels alone is not shown to learn less than who gets every probability; change the training instead of the answers."
-        yield Action("Do not rely on hiding probabilities", f"{because}, and no difference is shown.", effect, "snakemake --cores all")
+        compared = f"so that labels tell more ({words.p_short(difference['p_holm'])}, Holm)" if is_shown else "and no difference is shown"
+        yield Action("Do not rely on hiding probabilities", f"{because}, {compared}.", effect, "snakemake --cores all")
 
 
 def _asks_labels(attack: Mapping[str, Any]) -> bool:
@@ -297,8 +313,9 @@ def _asks_labels(attack: Mapping[str, Any]) -> bool:
 def _duplicates(a: _Audited) -> Iterator[Action]:
     """Records of equal content in the data."""
     data = a.metrics.get("data") or {}
-    repeated, near = data.get("n", 0) - data.get("n_groups", data.get("n", 0)), data.get("n_near_duplicates", 0)
-    if a.leaks and repeated + near:
+    near = data.get("n_near_duplicates", 0)
+    repeated = data.get("n", 0) - data.get("n_groups", data.get("n", 0)) - near  # groups hold those that nearly repeat, too
+    if a.leaks and repeated + near > 0 and not data.get("unit"):  # there a group is whom records belong to
         because = f"{repeated:,} of {data['n']:,} records repeat another's content{f', and {near:,} nearly do' if near else ''}."
         effect = "What is seen often is learnt by heart. It costs little; records that stand in the data once are not helped by it."
         yield Action("Deduplicate the training data", because, effect, "# with the data deduplicated:\nsnakemake --cores all")
@@ -318,6 +335,10 @@ def _undecided(a: _Audited) -> Iterator[Action]:
         effect = "It costs what the further trainings or records cost; `memleak budget` says how much, and what the audit will then be able to show."
         yield Action("Give the audit what it lacks", found.sentence, effect, todo)
         return
+    if a.kind == "given" and a.models.get("of_tokens"):  # its risk score is not what its grade reads
+        effect = "More texts of both kinds narrow the interval, and what the blind control leaves open; how many it takes is not known. They cost queries, and no training."
+        yield Action("Audit with more texts", found.sentence, effect, "# with more texts of both kinds in the data:\nsnakemake --cores all")
+        return
     what, n = _size(a)
     enough = _enough(found, verdicts.limits_of(a.metrics), n)
     because = f"The interval [{found.low:.1f}, {found.high:.1f}] of the risk reaches across the limit of a grade."
@@ -330,7 +351,7 @@ def _undecided(a: _Audited) -> Iterator[Action]:
     todo = (
         f"# params.yaml, in {section}:\n{key}: {enough}\n# then:\nmemleak budget params.yaml\nsnakemake --cores all"
         if key and key in design
-        else f"# with more {what} in the data:\nsnakemake --cores all"
+        else f"# with more {what}:\nsnakemake --cores all"
     )
     yield Action(f"Audit with more {what}", because, effect, todo)
 
@@ -345,14 +366,14 @@ def _size(a: _Audited) -> tuple[str, int]:
 
 
 def _enough(found: verdicts.Verdict, limits: verdicts.Limits, n: int) -> int | None:
-    """So many that the interval would end before each limit that it crosses; None where that is out of all proportion."""
+    """So many, and more than there are, that the interval would end before each limit that it crosses; None where that is out of all proportion."""
     assert found.risk is not None and found.low is not None and found.high is not None
     times = 1.0
     for limit in (100 * limits.low, 100 * limits.high):
         if found.low < limit <= found.high:
             half = found.high - found.risk if limit > found.risk else found.risk - found.low
             times = max(times, (half / max(abs(limit - found.risk), 1e-9)) ** 2)
-    return None if times > SENSIBLE else 2 * int(np.ceil(n * times / 2 - 1e-9))
+    return None if times > SENSIBLE else max(2 * int(np.ceil(n * times / 2 - 1e-9)), 2 * (n // 2 + 1))
 
 
 def _references(a: _Audited) -> Iterator[Action]:
@@ -383,10 +404,15 @@ def _uncertified(a: _Audited) -> Iterator[Action]:
         return
     n, needed = pool.n_distinct(a.metrics), pool.records_for(a.metrics["alpha"])
     if n < needed:
-        because = f"{n:,} distinct records outside some training set cannot certify a false-positive rate of {pool.level(a.metrics['alpha'])}."
-        size = a.metrics["design"].get("pool") or n
+        because = f"{n:,} distinct {'non-members' if a.kind == 'given' else 'records outside some training set'} cannot certify a false-positive rate of {pool.level(a.metrics['alpha'])}."
+        size = -(-needed * (a.metrics["design"].get("pool") or n) // n)
         effect = f"{needed:,} or more can (3 divided by the rate). Or declare a higher alpha, which speaks of a less careful attacker."
-        todo = a.again(f"audits.{a.written}.design", f"pool: {needed * size // n}") if a.kind == "halves" else "snakemake --cores all"
+        has_them = a.kind == "halves" and size <= a.metrics["data"]["n"]
+        todo = (
+            a.again(f"audits.{a.written}.design", f"pool: {size}")
+            if has_them
+            else "# with more records in the data, or a higher alpha:\nsnakemake --cores all"
+        )
         yield Action(f"Audit {needed:,} records or more", because, effect, todo)
 
 
@@ -395,10 +421,13 @@ def _few_thresholds(a: _Audited) -> Iterator[Action]:
     if a.kind != "pairs" or a.headline["n_fitted"] >= a.headline["models_for_level"]:
         return
     needed = a.headline["models_for_level"]
-    because = (
-        f"Thresholds come from {a.headline['n_fitted']} models without the record; the rate on fresh models is {words.rate(a.headline.get('fpr'))}."
+    level, more = a.metrics["controls"].get("level"), needed - a.headline["n_fitted"]
+    fresh = f"on fresh models their false-positive rate is {words.rate(level)}" if level else "on fresh models they were not tried"
+    because = f"Thresholds come from {a.headline['n_fitted']} models without the record; {fresh}."
+    effect = (
+        f"The largest value of {needed} keeps a false-positive rate of {pool.level(a.metrics['alpha'])} with 95 % confidence, whatever its distribution; a fitted threshold gets "
+        f"steadier. It costs up to {2 * more} more trainings a record, and {more} that all records share."
     )
-    effect = f"With {needed} the false-positive rate is at most {pool.level(a.metrics['alpha'])} with 95 % confidence. It costs {2 * (needed - a.headline['n_fitted'])} more trainings a record, at most."
     yield Action(f"Raise rounds to {needed}", because, effect, a.again(f"audits.{a.written}.design", f"rounds: {needed}"))
 
 
@@ -454,15 +483,19 @@ def _low(a: _Audited) -> Iterator[Action]:
     """LOW: hold the line, and try a stronger attacker before relying on it."""
     if a.verdict.state != "LOW":
         return
-    effect = "Whatever changes the data, the recipe or the release can raise it. The gate's exit code is 0 only where the whole interval lies below the limit; it costs another run of the audit."
+    effect = "Whatever changes the data, the recipe or the release can raise it. The gate's exit code is 0 only where no part of the interval exceeds the limit; it costs another run of the audit."
     yield Action("Audit again at every release, with a gate", a.risk, effect, f"snakemake --cores all\n{_gate(a)}")
     n = a.headline.get("n_references", 0)
     if a.kind != "pairs" and n < FEW_REFERENCES and a.trains:
         models = 2 * FEW_REFERENCES
         because = f"{a.metrics['headline']} had {words.counted(n, 'reference model')}, and {words.counted(round(a.headline.get('n_queries') or 1), 'look')} at each record."
         effect = "LOW is what these attacks found. More references, and more views of a record, make an attacker stronger; they cost trainings and queries."
-        key = "models" if "models" in a.metrics["design"] else None
-        todo = a.again(f"audits.{a.written}.design", f"models: {models}") if key else "snakemake --cores all"
+        is_more = models > a.metrics["design"].get("models", models)
+        todo = (
+            a.again(f"audits.{a.written}.design", f"models: {models}")
+            if is_more
+            else "# with more references, or views, in the audit:\nsnakemake --cores all"
+        )
         yield Action("Try a stronger attacker before relying on it", because, effect, todo)
     if a.kind == "pairs":
         because = f"{len(a.metrics['targets'])} records were audited, with {a.metrics['design']['rounds']} rounds each."
@@ -519,11 +552,12 @@ def _adopt(sweep: dict[str, Any], best: dict[str, Any]) -> Iterator[Action]:
     paid = best["against"]["utility"]
     because = f"Against {sweep['baseline']} the headline attack's AUC changes by {change(best['against']['auc'])}, accuracy by {points(paid) if paid else 'n/a, not tested'}."
     effect = "Both were measured here, for this recipe and these data, on models of the sweep; audit the model that is released, too."
+    limit = 100 * (verdicts.MOST_EXPOSED if sweep["kind"] == "pairs" else verdicts.AVERAGE).low
     yield Action(
         f"Release with {best['label']}",
         because,
         effect,
-        "\n".join([*lines, "# then:", "snakemake --cores all", f"memleak gate {best['audit']} --max-risk {100 * verdicts.AVERAGE.low:g}"]),
+        "\n".join([*lines, "# then:", "snakemake --cores all", f"memleak gate {best['audit']} --max-risk {limit:g}"]),
     )
 
 

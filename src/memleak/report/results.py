@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from memleak import artefacts, params, plan
 STAGES = ("data", "models", "signals", "scores", "thresholds", "metrics", "report")
 OF = {"audit": "an audit", "sweep": "a sweep", "scores": "anybody's scores", "tester": "MembershipTester"}
 AGAIN = "run snakemake again in that folder; nothing is trained again, the statistics alone are"
+LARGEST = 200 * 2**20  # bytes of metrics; of a thousand classes and records they have one
 TAIL = 8192  # bytes at the end of a log in which a job's last sentence stands
 SENTENCE = re.compile(r"^memleak [a-z-]+: .+\Z", re.MULTILINE | re.DOTALL)
 
@@ -63,11 +65,32 @@ class Failure:
     seconds: float  # since the epoch
 
 
+@dataclass(frozen=True)
+class AskedAudit:
+    """What params.yaml asks of an audit, as plain data."""
+
+    paths: dict[str, list[str]]  # the files of each stage
+    facts: dict[str, Any]  # what its metrics say, where they are of it: recipe, seed, headline, attacks and design
+    page: dict[str, Any]  # what its page is told of params.yaml
+    shows_records: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What params.yaml asks for, as plain data: it can come from another process, and holds nothing of the project's code."""
+
+    audits: dict[str, AskedAudit]
+    sweeps: dict[str, list[str]]  # the audits of each
+    logs: list[str]  # what the folders of logs are called, below the name of the rule
+
+
 def metrics_of(path: Path, *kinds: str) -> dict[str, Any]:
     """The metrics of an audit, or of whatever `kinds` allow: sweep, scores, tester.
 
     Raises ArtefactError for another format, in one sentence that says what to do.
     """
+    if path.is_file() and path.stat().st_size > LARGEST:
+        raise artefacts.ArtefactError(f"{path}: {path.stat().st_size / 2**20:,.0f} MB, metrics have {LARGEST // 2**20} at most; delete it and run again")
     found = artefacts.read_json(path)
     if not isinstance(found, dict) or not ("format" in found or found.keys() & {"audit", "sweep", "auc", "attacks"}):
         raise artefacts.ArtefactError(f"{path}: holds no metrics of memleak; expected a file such as results/metrics/AUDIT.json")
@@ -81,6 +104,9 @@ def metrics_of(path: Path, *kinds: str) -> dict[str, Any]:
     if found.get("of") not in wanted:
         there, expected = OF.get(str(found.get("of")), "something else"), " or ".join(OF[kind] for kind in wanted)
         raise artefacts.ArtefactError(f"{path}: holds metrics of {there}; expected those of {expected}")
+    for key in ("attacks", "targets", "controls"):
+        if not isinstance(found.get(key, {}), dict):
+            raise artefacts.ArtefactError(f"{path}: damaged, {key} is no mapping of names; delete it and run again")
     return found
 
 
@@ -88,8 +114,11 @@ def plan_of(directory: Path) -> plan.Plan | None:
     """What params.yaml says should be there; None without that file. Raises ParamsError where it cannot be read."""
     if not (directory / "params.yaml").is_file():
         return None
-    with _inside(directory):  # paths in params are relative to the folder of the run
-        return plan.build(params.load(Path("params.yaml")))
+    try:
+        with _inside(directory):  # paths in params are relative to the folder of the run
+            return plan.build(params.load(Path("params.yaml")))
+    except RecursionError:
+        raise params.ParamsError("params.yaml: it is nested too deep, or its own code calls itself without end") from None
 
 
 @contextlib.contextmanager
@@ -99,27 +128,51 @@ def _inside(directory: Path) -> Iterator[None]:
         yield
 
 
-def audits_of(directory: Path) -> list[Found]:
+def asked_of(directory: Path) -> Asked | None:
+    """What params.yaml asks for; None without that file. Raises ParamsError where it cannot be read.
+
+    Runs the plug-ins that it names, whose options stand in their files, as every other verb does.
+    """
+    planned = plan_of(directory)
+    if planned is None:
+        return None
+    with _inside(directory):  # options of the user's own attacks are read there
+        audits = {name: _asked(audit) for name, audit in planned.audits.items()}
+    sweeps = {sweep.id: sorted({audit.id for audit in sweep.audits.values()}) for sweep in planned.sweeps.values()}
+    logs = sorted({*planned.audits, *planned.sweeps, *planned.recipes, *planned.given, *planned.datasets})
+    return Asked(audits, sweeps, logs)
+
+
+Ask = Callable[[Path], Asked | None]
+
+
+def audits_of(directory: Path, ask: Ask = asked_of) -> list[Found]:
     """The audits of a project's folder (with params.yaml and results/), or of a bare folder of results.
 
-    Where params.yaml cannot be read, or is not there, those of which metrics are there.
+    Where params.yaml cannot be read, or is not there, those of which metrics are there. `ask` reads it.
     """
     with contextlib.suppress(ValueError):  # `memleak status` says what is wrong with params.yaml; what lies there can still be looked at
-        planned = plan_of(directory)
-        if planned is not None:
-            with _inside(directory):  # options of the user's own attacks are read there
-                paths = [_paths(audit) for audit in planned.audits.values()]
-            return [_audit(directory, *asked) for asked in zip(planned.audits.values(), paths, strict=True)]
+        asked = ask(directory)
+        if asked is not None:
+            return [_audit(directory, name, one) for name, one in asked.audits.items()]
     return [_read(directory, path.stem) for path in sorted((directory / "results/metrics").glob("*.json"))]
 
 
-def sweeps_of(directory: Path) -> list[Found]:
+def sweeps_of(directory: Path, ask: Ask = asked_of) -> list[Found]:
     """The sweeps of a project's folder, or of a bare folder of results; their metrics are those of frontier.json."""
     with contextlib.suppress(ValueError):
-        planned = plan_of(directory)
-        if planned is not None:
-            return [_sweep(directory, sweep.id, [audit.id for audit in sweep.audits.values()]) for sweep in planned.sweeps.values()]
+        asked = ask(directory)
+        if asked is not None:
+            return [_sweep(directory, name, audits) for name, audits in asked.sweeps.items()]
     return [_sweep(directory, path.parent.name, []) for path in sorted((directory / "results/audits").glob("*/frontier.json"))]
+
+
+def _asked(planned: plan.PlannedAudit) -> AskedAudit:
+    """One audit of a plan as plain data."""
+    audit = planned.audit
+    facts = {"recipe": planned.subject, "seed": planned.seed, "headline": audit.headline_attack}
+    declared = {"attacks": sorted(audit.attacks), "design": audit.design.model_dump(mode="json")}
+    return AskedAudit(_paths(planned), facts | declared, json.loads(planned.page_json()), audit.include_records)
 
 
 def _paths(planned: plan.PlannedAudit) -> dict[str, list[str]]:
@@ -136,12 +189,12 @@ def _paths(planned: plan.PlannedAudit) -> dict[str, list[str]]:
     }
 
 
-def _audit(directory: Path, planned: plan.PlannedAudit, paths: dict[str, list[str]]) -> Found:
+def _audit(directory: Path, name: str, asked: AskedAudit) -> Found:
     """An audit of params.yaml: how far it is, and whether its metrics speak of what is asked for now."""
-    stages = tuple(_counted(directory, name, paths[name]) for name in STAGES if paths[name])
-    found = _read(directory, planned.id)
-    problem = found.problem or (found.metrics and _outdated(found.metrics, planned))
-    return Found(planned.id, found.metrics, stages, problem or None, found.page)
+    stages = tuple(_counted(directory, stage, asked.paths[stage]) for stage in STAGES if asked.paths[stage])
+    found = _read(directory, name)
+    problem = found.problem or (found.metrics and _outdated(found.metrics, asked.facts))
+    return Found(name, found.metrics, stages, problem or None, found.page)
 
 
 def _counted(directory: Path, name: str, paths: Iterable[str]) -> Stage:
@@ -149,12 +202,11 @@ def _counted(directory: Path, name: str, paths: Iterable[str]) -> Stage:
     return Stage(name, sum(there), len(there))
 
 
-def _outdated(metrics: dict[str, Any], planned: plan.PlannedAudit) -> str | None:
+def _outdated(metrics: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """In what the metrics differ from what params.yaml asks for."""
-    asked = {"recipe": planned.subject, "seed": planned.seed, "headline": planned.audit.headline_attack}
-    differs = [name for name, value in asked.items() if metrics.get(name) != value]
-    differs += [] if sorted(metrics.get("attacks", ())) == sorted(planned.audit.attacks) else ["attacks"]
-    differs += ["design"] if _differs(metrics.get("design"), planned.audit.design.model_dump(mode="json")) else []
+    differs = [name for name in ("recipe", "seed", "headline") if metrics.get(name) != asked[name]]
+    differs += [] if sorted(metrics.get("attacks", ())) == asked["attacks"] else ["attacks"]
+    differs += ["design"] if _differs(metrics.get("design"), asked["design"]) else []
     return f"its metrics are of an earlier params.yaml (another {', '.join(differs)}); run snakemake" if differs else None
 
 
@@ -182,7 +234,7 @@ def _sweep(directory: Path, name: str, audits: list[str]) -> Found:
     folder = directory / f"results/audits/{name}"
     page = folder / "frontier.html"
     counted = (
-        _counted(directory, "audits", [f"results/metrics/{audit}.json" for audit in sorted(set(audits))]),
+        _counted(directory, "audits", [f"results/metrics/{audit}.json" for audit in audits]),
         _counted(directory, "metrics", [f"results/audits/{name}/frontier.json"]),
         _counted(directory, "report", [f"results/audits/{name}/frontier.html"]),
     )
@@ -199,7 +251,8 @@ def failures_of(directory: Path) -> list[Failure]:
     """The jobs that ended with an error when they last ran, the latest first; of what params.yaml asks for now, where it can be read."""
     known = None
     with contextlib.suppress(ValueError):
-        known = _names(plan_of(directory))
+        asked = asked_of(directory)
+        known = None if asked is None else set(asked.logs)
     found, logs = [], directory / "logs"
     for path in sorted(logs.rglob("*.log")):
         parts = path.relative_to(logs).with_suffix("").parts
@@ -207,11 +260,6 @@ def failures_of(directory: Path) -> list[Failure]:
         if says:
             found.append(Failure("/".join(parts), says, path.relative_to(directory), path.stat().st_mtime))
     return sorted(found, key=lambda failure: (-failure.seconds, failure.job))
-
-
-def _names(planned: plan.Plan | None) -> set[str] | None:
-    """What the folders of logs are called, below the name of the rule."""
-    return None if planned is None else {*planned.audits, *planned.sweeps, *planned.recipes, *planned.given, *planned.datasets}
 
 
 def _last_sentence(path: Path) -> str | None:

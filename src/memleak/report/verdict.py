@@ -26,7 +26,7 @@ RISK_FPR = 0.01  # of the TPR in the risk score
 ENOUGH = 100  # non-members without whom nothing is said of that rate
 FEW = 20  # members, or non-members, below which an audit of texts grades nothing
 LEAST = 5  # and below which its interval says nothing either
-CONTROLS = ("null", "count", "level", "blind", "length", "form", "placebo")  # an alarm of one of these refuses a verdict
+CONTROLS = ("null", "count", "level", "blind", "length", "form", "placebo", "permuted")  # an alarm of one of these refuses a verdict
 LEVELS = ((10.0, "low"), (30.0, "moderate"), (60.0, "high"), (100.0, "critical"))  # the lower end of the risk score lies below
 
 
@@ -213,7 +213,7 @@ def _of_pairs(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     sentence = (
         f"{len(exposed)} of {len(natural)} natural records are exposed"
         + (f" ({', '.join(exposed)})" if exposed else "")
-        + f": an attacker who may train models with and without a record, and sets out to be wrong about at most {alpha:.0%} of the models that never saw it, "
+        + f": an attacker who may train models with and without a record, and sets out to be wrong about at most {pool.level(alpha)} of the models that never saw it, "
         + (
             f"recognises {max(a['tpr']['value'] for a in judged.values()):.0%} of the models that trained on the most exposed one."
             if exposed
