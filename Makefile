@@ -13,10 +13,10 @@ audit: .venv/installed
 
 # lint, types, and the tests that need no workflow
 check: .venv/installed-test lint
-	$(BIN)/python -m pytest -n 2 -m "not workflow and not slow and not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not workflow and not slow and not long"
 
 test: .venv/installed-test lint
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m "long" --durations=0

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from memleak import verbs
 
@@ -35,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
         texts: tuple[str, ...] = (),
         lists: tuple[str, ...] = (),
     ) -> argparse.ArgumentParser:
-        added = added_to.add_parser(name, description=help_, **({} if name in STAGES else {"help": help_}))
+        listed: dict[str, Any] = {} if name in STAGES else {"help": help_}
+        added = added_to.add_parser(name, description=help_, **listed)
         for path in paths:
             added.add_argument(f"--{path}", type=Path, required=True)
         for text in texts:

@@ -123,7 +123,10 @@ def audit(config: Mapping[str, Any] | str | os.PathLike[str], cores: int | str =
     with contextlib.chdir(where):  # paths in params are relative to the folder of the run
         checked = params.parse(text, source)
     written = where / "params.yaml"
-    if not written.is_file() or written.read_text(encoding="utf-8") != text:
+    is_another = written.is_file() and written.read_text(encoding="utf-8") != text
+    if is_another and directory is None and not isinstance(config, Mapping):  # a file beside params.yaml: nobody asked to lose that one
+        raise params.ParamsError(f"{config}: the params.yaml beside it differs and would be replaced; name another folder with --directory")
+    if is_another or not written.is_file():
         with artefacts.atomic(written) as temporary:
             temporary.write_text(text, encoding="utf-8")
     run(where, cores)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pytest import approx
 from worlds import HalvesWorld, gaussian_world
 
-from memleak.attacks import Evidence, label_only, meta, population, rmia, shadow, threshold, top_k
+from memleak.attacks import Evidence, classifiers, label_only, meta, population, rmia, shadow, threshold, top_k
 from memleak.attacks import range as ranged
 from memleak.metrics import roc
 
@@ -38,6 +38,16 @@ ATTACKS = {
     for signal in ("loss", "confidence", "margin", "entropy", "modified_entropy", "correctness")
     for thresholds in ("none", "global", "per_class")
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_rows():
+    """Laws hold of classifiers that are fitted on fewer rows, too; a forest takes seconds for all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "N_ROWS", 4000)
+        yield
+
+
 every_attack = pytest.mark.parametrize(("attack", "options"), ATTACKS.values(), ids=ATTACKS)
 SIGNALS = ("target", "reference", "population_target", "population_reference")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tomllib
 from pathlib import Path
@@ -199,3 +200,12 @@ def test_a_file_that_changed_is_read_again(tmp_path):
     artefacts.write_json(path, {"a": 2222})
 
     assert (first, read.json(path)) == ({"a": 1}, {"a": 2222})
+
+
+def test_what_was_not_held_out_is_not_told_as_if_it_were(walk: Any, pool_walk: Any):
+    metrics = copy.deepcopy(walk.metrics)
+    for target in metrics["targets"].values():
+        target |= {"exposure_low": None, "exposure_high": None}
+
+    assert set(tables.targets(metrics)["recognised in"]) == {"no hold-out rounds"}
+    assert [name for name in tables.attacks(pool_walk.metrics) if name.startswith("TPR at") and "optimistic" not in name] == []

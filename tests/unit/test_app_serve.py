@@ -77,6 +77,9 @@ def test_an_address_that_others_reach_is_warned_of(tmp_path):
 def test_a_folder_without_results_is_said_and_one_that_is_missing_refused(tmp_path, capsys):
     pytest.importorskip("streamlit")
     assert "has no finished audit yet" in " ".join(serve.remarks(tmp_path, 8501, None, "localhost"))
+    (tmp_path / "mine/results/metrics").mkdir(parents=True)
+    (tmp_path / "mine/results/metrics/small.json").touch()
+    assert serve.remarks(tmp_path, 8501, None, "localhost") == []  # a folder of projects
 
     code = cli.main(["app", str(tmp_path / "nowhere")])
     assert code == 1 and "nowhere: there is no such folder" in capsys.readouterr().err

@@ -84,6 +84,16 @@ def test_params_from_python_are_checked_before_anything_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_another_file_of_params_does_not_replace_the_one_beside_it(tmp_path):
+    text = (pipeline.workflow_folder() / "params.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "params.yaml").write_text(f"{text}figures: false\n")
+
+    with pytest.raises(params.ParamsError, match="name another folder with --directory"):
+        pipeline.audit(tmp_path / "mine.yaml")
+    assert (tmp_path / "params.yaml").read_text().endswith("figures: false\n")
+
+
 def test_the_folder_of_the_run_is_left_as_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(params.ParamsError):

@@ -326,6 +326,14 @@ def test_a_misspelt_audit_is_named_and_the_nearest_beside_it(tmp_path, pool_walk
     assert "did you mean 'small'?" in capsys.readouterr().err
 
 
+def test_nothing_passes_while_params_cannot_be_read(tmp_path, pool_walk, capsys):
+    folder = project(tmp_path, pool_walk)
+    (folder / "params.yaml").write_text("audits: {small: {desing: 3}}")
+
+    assert cli.main(["gate", "--directory", str(folder), "--max-auc", "1"]) == 3
+    assert "params.yaml cannot be read" in capsys.readouterr().out
+
+
 def test_where_no_audit_is_found_nothing_passes(tmp_path, capsys):
     assert cli.main(["gate", "--directory", str(tmp_path), "--max-auc", "1"]) == 3
     assert "no audit was found" in capsys.readouterr().out

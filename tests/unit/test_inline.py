@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from pages import Tags
 
+from memleak.artefacts import ArtefactError
 from memleak.report import figures, inline, pool_figures
 
 CSS = Path(inline.__file__).with_name("figures.css").read_text(encoding="utf-8")
@@ -166,7 +167,7 @@ def test_every_colour_is_told_from_the_paper_by_day_and_by_night():
 def audit(tpr: float, calibrated: bool = True, n_non_members: int = 1000) -> tuple[dict, pd.DataFrame]:
     """Metrics of two attacks, and their curves."""
     rate = {"at_fpr": 0.01, "value": tpr, "low": tpr / 2, "high": min(1, 2 * tpr), "certified": n_non_members >= 300, "n_non_members": n_non_members}
-    own = {"achieved_fpr": {"value": 0.012}, "tpr": {key: rate[key] for key in ("value", "low", "high")}, **rate}
+    own = {"achieved_fpr": {"value": 0.012, "low": 0.008, "high": 0.016}, "tpr": {key: rate[key] for key in ("value", "low", "high")}, **rate}
     attacks = {name: {"name": kind, "options": {"signal": "loss"}, "auc": {"value": 0.6, "low": 0.5, "high": 0.7}, "rates": [rate],
                       "calibrated": [own] if calibrated else []} for name, kind in (("lira", "lira"), ("loss", "threshold"))}  # fmt: skip
     fpr = np.geomspace(0.0005, 1, 40)
@@ -177,8 +178,11 @@ def audit(tpr: float, calibrated: bool = True, n_non_members: int = 1000) -> tup
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ((0.067, True, 1000), ["Finds 6.7 % [3.4, 13.4] of the members", "while wrong about 1.2 % of the others", "at a threshold set beforehand"]),
-        ((0.067, False, 1000), ["while wrong about 1.0 % of the others", "at a threshold chosen in hindsight"]),
+        (
+            (0.067, True, 1000),
+            ["Finds 6.7 % [3.4, 13.4] of the members", "and accuses 1.2 % [0.8, 1.6] of the others", "at a threshold set beforehand"],
+        ),
+        ((0.067, False, 1000), ["and accuses at most 1 % of the others", "at a threshold chosen in hindsight"]),
         ((0.067, True, 200), ["at a threshold set beforehand; too few records to certify"]),
         ((0.0, True, 1000), ["Finds 0 % [0, 0] of the members"]),
         ((1.0, True, 1000), ["Finds 100 %"]),
@@ -197,3 +201,30 @@ def test_a_rate_that_nobody_measured_has_no_point():
     metrics["attacks"]["lira"]["rates"] = []
 
     assert "Finds" not in figures.svg_of(pool_figures.headline(metrics, curves))
+
+
+def test_an_attack_of_one_threshold_is_drawn_where_it_decides():
+    metrics, curves = audit(0.0)
+    metrics["attacks"]["lira"]["natural"] = {
+        "is_only": True, "tpr": {"value": 0.9, "low": 0.8, "high": 0.95}, "achieved_fpr": {"value": 0.7, "low": 0.6, "high": 0.8},
+    }  # fmt: skip
+
+    assert "and accuses 70.0 % [60.0, 80.0] of the others" in figures.svg_of(pool_figures.headline(metrics, curves))
+
+
+def test_what_could_run_or_fetch_is_left_out_of_a_foreign_drawing():
+    hostile = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 9 9"><style>@import "http://evil.example"</style>'
+        '<script>alert(1)</script><foreignObject><iframe src="http://evil.example"/></foreignObject><a xlink:href="javascript:alert(1)"><rect/></a>'
+        '<g onload="alert(1)"><image xlink:href="http://evil.example/x.png"/><use href="#kept"/><path d="M0 0"/></g></svg>'
+    )
+
+    drawn = inline.figure(hostile, "hostile")
+
+    assert "evil" not in drawn and "alert" not in drawn and "onload" not in drawn
+    assert '<path d="M0 0">' in drawn and "#" in drawn
+
+
+def test_a_damaged_drawing_is_named():
+    with pytest.raises(ArtefactError, match="'the curve': damaged, not SVG"):
+        inline.figure("<svg><g>", "the curve")

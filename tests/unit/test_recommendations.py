@@ -8,12 +8,13 @@ import re
 from typing import Any
 
 import pytest
+import tested
 import yaml
 
 from memleak import params
 from memleak.report import recommendations, words
 from memleak.report.parts import Action
-from memleak.report.verdict import Limits, Verdict
+from memleak.report.verdict import Limits, Verdict, verdict
 
 RECIPE = {"architecture": "mlp", "hidden": [32], "epochs": 25, "batch_size": 16, "learning_rate": 0.1}
 GOOD = {"test_accuracy": {"value": 0.95, "low": 0.9, "high": 1.0}}  # of models that learnt their task
@@ -84,6 +85,17 @@ def test_where_a_control_alarms_nothing_else_is_recommended(pool_walk, control):
     assert (
         said.title == recommendations.MENDED[control][0] and "p = 1e-09" in said.because and "no figure of this audit can be believed" in said.effect
     )
+
+
+@pytest.mark.parametrize(("audit", "control"), [("walk", "level"), *(("given_alone", name) for name in ("blind", "length", "form", "placebo"))])
+def test_the_alarm_of_a_control_is_told_in_the_words_of_the_verdict(audit, control, request):
+    """A note that was worded anew would not be found, and its figures would be missing in silence."""
+    metrics = request.getfixturevalue(audit).metrics
+    known = metrics["controls"].get(control) or tested.found()["controls"][control]
+    controls = metrics["controls"] | {control: known | {"p": 1e-9, "alarm": True}}
+    said = of(request.getfixturevalue(audit), controls=controls)[0]
+
+    assert said.title == recommendations.MENDED[control][0] and re.search(r"\d", said.because) and not said.because.startswith("The control")
 
 
 def test_a_leak_is_answered_by_the_release_the_records_and_the_training(pool_walk):
@@ -218,7 +230,7 @@ def test_of_nearly_equal_texts_none_is_counted_twice_and_units_are_no_duplicates
 
 def test_a_pool_that_the_data_do_not_have_is_not_asked_for(pool_walk):
     said = {n: of(pool_walk, alpha=0.001, data=pool_walk.metrics["data"] | {"n": n}) for n in (1797, 10_000)}
-    few, many = ([one for one in said[n] if one.title == "Audit 3,000 records or more"][0].command for n in (1797, 10_000))
+    few, many = (next(one for one in said[n] if one.title == "Audit 3,000 records or more").command for n in (1797, 10_000))
 
     assert "pool:" not in few and "pool: 3000" in many
 
@@ -235,3 +247,12 @@ def test_too_few_models_for_a_threshold_are_told_with_the_rate_of_the_control(wa
     (one,) = [one for one in of(walk, attacks=attacks) if one.title == "Raise rounds to 59"]
 
     assert words.rate(walk.metrics["controls"]["level"]) in one.because and "whatever its distribution" in one.effect
+
+
+def test_metrics_that_find_something_on_shuffled_labels_are_mended_first(given_alone):
+    controls = given_alone.metrics["controls"] | {"permuted": {"n": 100, "share_covered": 0.7, "low": 0.6, "high": 0.79, "alarm": True}}
+    metrics = copy.deepcopy(given_alone.metrics) | {"controls": controls}
+    (said,) = recommendations.of(metrics)
+
+    assert verdict(metrics).is_refused and any("70% leave 0.5" in note for note in verdict(metrics).notes)
+    assert said.title == "Find what is wrong with the scores" and "shuffled labels" in said.because

@@ -170,7 +170,7 @@ def test_status_tells_stages_failures_and_age(folder, capsys):
     assert cli.main(["status", "--directory", str(folder)]) == 0
 
     out = capsys.readouterr().out
-    assert "many" in out and "models 0/250" in out and "missing: data 0 of 1, models 0 of 250" in out and "2 hours" in out
+    assert "many" in out and "models 0/250" in out and "unfinished" in out and "2 hours" in out
     assert out.count("memleak fetch: digits: no such file") == 1 and "killed" not in out
 
 
@@ -220,3 +220,44 @@ def test_a_sweep_tells_how_many_of_its_audits_are_measured(tmp_path):
 def test_a_folder_without_anything_says_so(tmp_path, capsys):
     assert cli.main(["status", "--directory", str(tmp_path)]) == 0
     assert "no audits here" in capsys.readouterr().out
+
+
+# damaged files
+
+
+@pytest.mark.parametrize("damage", [{"attacks": None}, {"attacks": 5}, {"targets": "x"}, {"controls": [1]}])
+def test_metrics_of_another_shape_are_named_and_end_nothing(tmp_path, pool_walk, damage):
+    folder = measured(tmp_path, pool_walk)
+    put(folder, "results/metrics/small.json", text=json.dumps(pool_walk.metrics | damage))
+
+    (found,) = results.audits_of(folder)
+
+    assert found.metrics is None and f"damaged, {next(iter(damage))} is no mapping" in found.problem
+
+
+@pytest.mark.parametrize(("text", "word"), [("[" * 100_000, "nested too deep"), ('{"format": NaN}', "NaN is no number"), ('{"a": ', "truncated")])
+def test_metrics_that_are_no_json_of_ours_are_named(tmp_path, text, word):
+    put(tmp_path, "results/metrics/odd.json", text=text)
+
+    (found,) = results.audits_of(tmp_path)
+
+    assert found.metrics is None and word in found.problem
+
+
+def test_metrics_that_are_a_folder_or_far_too_large_are_named(tmp_path, monkeypatch):
+    (tmp_path / "folder.json").mkdir()
+    put(tmp_path, "large.json", text="{}" + " " * 100)
+    monkeypatch.setattr(results, "LARGEST", 50)
+
+    for name, word in (("folder", "cannot be read"), ("large", "metrics have")):
+        with pytest.raises(artefacts.ArtefactError, match=word):
+            results.metrics_of(tmp_path / f"{name}.json")
+
+
+def test_an_index_of_a_failed_run_lists_the_others_where_one_is_damaged(tmp_path, pool_walk):
+    folder = measured(tmp_path, pool_walk)
+    put(folder, "results/metrics/small.json", text=json.dumps(pool_walk.metrics | {"models": {}}))
+
+    said = status.of_failed_run(folder, folder / "index.html")
+
+    assert "0 of 1 audits are finished" in said and "its metrics are damaged" in (folder / "index.html").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pytest import approx
 
 import memleak
 from memleak import cli, params, plan
+from memleak.data import texts as data_texts
 from memleak.metrics import texts
 from memleak.models import ModelError
 from memleak.models.tokens import encode
@@ -54,7 +56,15 @@ def notes(n: int, seed: int) -> list[str]:
     return [" ".join(draw.choice(words, draw.integers(9, 14))).capitalize() + "." for _ in range(n)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _rough_looks() -> Iterator[None]:
+    """Of two hundred short notes few groups of letters are told apart; the width that whole data sets want takes half of an audit's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data_texts, "_N_HASHED", 2**10)
+        yield
+
+
+@pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder, every = tmp_path_factory.mktemp("tester"), notes(120, 0)
     checkpoints.tiny_gpt2(folder / "base", every)
@@ -75,7 +85,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(folder, members, every[60:])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def report(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> memleak.AttackReport:
     """An audit of the fine-tuned model, its base as reference, kept in a folder."""
     with MembershipTester(trained.tuned, device="cpu", max_length=48, reference=trained.base) as tester:
@@ -431,7 +441,7 @@ def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
     html, line = page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))
 
     told = "risk {:.0f} [{:.0f}, {:.0f}]".format(report.risk_score, *report.risk_interval)
-    assert told in line and told in str(report) and "its excess over what the blind control tells alone" in html
+    assert told in line and told in str(report) and "the lower end lacks what the blind control cannot exclude yet" in html
     length, placebo = (report.controls[name] for name in ("length", "placebo"))
     assert "Can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
     assert "Can members be told by how they are written? white space at the beginning: AUC" in html

@@ -72,6 +72,12 @@ def html(report: AttackReport) -> str:
     return report.to_html()
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of which the words are looked at have no figures."""
+    monkeypatch.setattr(AttackReport, "visualize", lambda _: {})
+
+
 def words(page: str) -> str:
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<(svg|style).*?</\1>", " ", page, flags=re.DOTALL))))
 
@@ -96,14 +102,14 @@ def test_every_attack_has_its_interval_on_the_page(report, html):
         assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in words(html)
 
 
-def test_texts_are_shown_on_request_only(report, html, tmp_path):
+def test_texts_are_shown_on_request_only(report, html, undrawn):
     shown = report.to_html(include_texts=True)
 
     assert "secret" not in html and "secret" not in report.to_json() and "secret" not in report.to_csv()
     assert "secret" in shown and "secret" in report.to_csv(include_texts=True)
 
 
-def test_what_is_written_gives_its_path(report, tmp_path):
+def test_what_is_written_gives_its_path(report, tmp_path, undrawn):
     for write, path in ((report.to_html, tmp_path / "a.html"), (report.to_json, tmp_path / "a.json"), (report.to_csv, str(tmp_path / "a.csv"))):
         assert write(path) == path and Path(path).read_text() == write()
 
@@ -113,7 +119,7 @@ def test_a_report_is_compared_with_a_report_alone(report):
         report.compare(None)
 
 
-def test_no_two_words_of_the_page_run_together(report):
+def test_no_two_words_of_the_page_run_together(report, undrawn):
     controls = copy.deepcopy(report.controls)
     controls["blind"]["alarm"] = True
     assert "]. Without a reference" in words(with_found(report, controls=controls, reference=None).to_html())
@@ -151,13 +157,13 @@ def test_names_and_texts_cannot_write_into_the_page(report):
     assert HOSTILE not in page and "<script" not in page and page.count("&lt;script&gt;") > 20 and Tags(page).open == []
 
 
-def test_a_split_that_differs_is_a_banner(report):
+def test_a_split_that_differs_is_a_banner(report, html, undrawn):
     controls = copy.deepcopy(report.controls)
     controls["blind"] = {"auc": {"value": 0.9, "low": 0.85, "high": 0.94}, "p": 1e-9, "alarm": True, "why": None}
     alarmed = with_found(report, controls=controls)
 
     assert "The split can be told apart without the model." in words(alarmed.to_html())
-    assert "The split can be told apart" not in words(report.to_html())
+    assert "The split can be told apart" not in words(html)
     assert "blind AUC 0.900 [0.850, 0.940]" in alarmed.recommendations()[1]
 
 
@@ -168,18 +174,18 @@ def test_a_split_that_differs_is_a_banner(report):
         ("placebo", "The reference model, which should not know the training texts, tells them too (AUC 0.900"),
     ],
 )
-def test_what_is_alarmed_is_to_be_mended_before_the_training_is(report, control, words_):
+def test_what_is_alarmed_is_to_be_mended_before_the_training_is(report, control, words_, undrawn):
     controls, auc = copy.deepcopy(report.controls), {"value": 0.9, "low": 0.85, "high": 0.94}
     controls[control] |= {"auc": auc, "p": 1e-9, "alarm": True, "columns": {"capitals": {"auc": auc, "p": 1e-9}}}
     alarmed = with_found(report, controls=controls, risk=report.found["risk"] | {"level": "inconclusive"})
-    said = alarmed.recommendations()
+    said, page = alarmed.recommendations(), words(alarmed.to_html())
 
     assert said[1].startswith(words_) and "do not release" not in " ".join(said) and "LoRA" not in " ".join(said)
-    assert ("The split can be told apart without the model." in words(alarmed.to_html())) == (control == "form")
-    assert "Can members be told by how they are written? capitals: AUC" in words(alarmed.to_html())
+    assert ("The split can be told apart without the model." in page) == (control == "form")
+    assert "Can members be told by how they are written? capitals: AUC" in page
 
 
-def test_a_page_without_controls_says_that_they_were_not_asked_for(report):
+def test_a_page_without_controls_says_that_they_were_not_asked_for(report, undrawn):
     page = with_found(report, controls=dict.fromkeys(report.controls), excess=None).to_html()
 
     assert words(page).count("not asked for") + words(page).count("Not asked for") == 5 and Tags(page).open == []
@@ -218,20 +224,20 @@ def layers(outstanding: str | None) -> dict[str, Any]:
 
 def test_a_layer_that_stands_out_is_a_hint_and_says_so(report):
     one = with_found(report, layers=layers("h.3"))
-    (said,) = [said for said in one.recommendations() if "layers" in said]
+    (said,), page = [said for said in one.recommendations() if "layers" in said], one.to_html()
 
     assert (
         "Of 4 layers the gradients of h.3 tell members best (AUC 0.800 [0.750, 0.850]; the median layer 0.650): a hint" in said and "no proof" in said
     )
-    assert "The gradients of h.3 tell members best" in words(one.to_html()) and Tags(one.to_html()).open == []
+    assert "The gradients of h.3 tell members best" in words(page) and Tags(page).open == []
     assert [label.get_text() for label in one.visualize()["layers"].axes[0].get_yticklabels()] == ["h.0", "h.1", "h.2", "h.3"]
 
 
-def test_where_no_layer_stands_out_none_is_recommended(report):
+def test_where_no_layer_stands_out_none_is_recommended(report, html):
     none = with_found(report, layers=layers(None))
 
     assert not any("layers" in said for said in none.recommendations()) and "No layer stands out." in words(none.to_html())
-    assert "<h2>Layers</h2>" not in report.to_html()
+    assert "<h2>Layers</h2>" not in html
 
 
 def test_what_did_not_fire_is_not_recommended(report):

@@ -55,7 +55,7 @@ def of_workflow(project, said):
 
 
 def of_plug_ins(project, said):
-    metrics = json.loads((project / "results/metrics/mine.json").read_text())
+    metrics = json.loads((project / "my-plug-ins/results/metrics/mine.json").read_text())
 
     assert metrics["attacks"].keys() == {"own", "moved"} and metrics["attacks"]["own"]["options"]["scale"] == 0.5
 

@@ -40,7 +40,7 @@ def test_a_failed_run_says_why_and_lists_what_is_finished_and_a_good_one_writes_
     assert "audits/first/report.html" in page and "second" in page and "0 of 1" in page and page != whole
 
     told = finished.memleak("status").stdout
-    assert "the moon is in the wrong place" in told and "finished" in told and "missing: scores 0 of 1" in told
+    assert "the moon is in the wrong place" in told and "finished" in told and "scores 0/1" in told
 
     gated = finished.memleak("gate", "--max-risk", "100", "--json")
     assert gated.returncode == 3

@@ -11,7 +11,7 @@ import streamlit as st
 
 from memleak import artefacts
 from memleak.app import figures, read, style, tables
-from memleak.report import front, recommendations
+from memleak.report import front, recommendations, variants
 from memleak.report.results import Found
 
 CURVES = ("subject", "fpr", "tpr", "low", "high", "certified")
@@ -190,7 +190,9 @@ def _training(models: dict[str, Any]) -> None:
             tab.line_chart(known, x="epoch", y=column, height=260, alt=f"{column} by epoch, mean of {models['n']} models")
     gap = models.get("generalisation_gap")
     if gap is not None:
-        st.text(f"Right in training less right on others: {tables.words.percent(gap)} (mean of {tables.words.counted(models['n'], 'model')}).")
+        st.text(
+            f"Right in training less right on others: {variants.signed(100 * gap, 1)} points (mean of {tables.words.counted(models['n'], 'model')})."
+        )
     table(tables.accuracies(models), "accuracies")
 
 

@@ -5,12 +5,14 @@ Only folders below the one that the app was started in (`MEMLEAK_PROJECT`, or th
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -141,6 +143,21 @@ def _table(path: str, version: tuple[str, int, int], columns: tuple[str, ...]) -
 def csv(path: Path) -> pd.DataFrame | None:
     """A CSV file; None where it is not there."""
     return pd.read_csv(path) if is_there(path) else None
+
+
+def drawing(folder: Path, name: str) -> str | None:
+    """An SVG file as data, in which no program runs; None where it is not there, or is something else.
+
+    A text that is no drawing would be taken for the path or address of one.
+    """
+    path = folder / f"{name}.svg"
+    if path.parent != folder or not is_there(path):
+        return None
+    try:
+        is_drawing = ElementTree.parse(path).getroot().tag.endswith("svg")
+    except ElementTree.ParseError:
+        is_drawing = False
+    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}" if is_drawing else None
 
 
 def first_rows(path: Path, n: int) -> pd.DataFrame | None:

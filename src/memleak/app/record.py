@@ -53,10 +53,10 @@ def _target(directory: Path, audit: str, metrics: dict[str, Any]) -> None:
     decided = read.rows_of(place / "decisions.parquet", ("value", "says_member", "is_member"), target=name, attack=metrics["headline"])
     if decided is not None and len(decided):
         _strip(decided.rename(columns={"value": "score"}), f"{metrics['attacks'][metrics['headline']]['statistic']} of the hold-out models")
-    sheet = place / "figures" / f"{name}.svg"
-    if sheet.is_file():
+    sheet = read.drawing(place / "figures", name)
+    if sheet is not None:
         with st.expander("The sheet of this record: fitting rounds, ROC, precision and recall"):
-            st.image(sheet.read_text(encoding="utf-8"), width="stretch", alt=f"Histogram, ROC and precision of {name}")
+            st.image(sheet, width="stretch", alt=f"Histogram, ROC and precision of {name}")
     _what_it_is(directory, audit, known["source_id"], metrics)
 
 

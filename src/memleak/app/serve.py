@@ -35,6 +35,8 @@ def serve(folder: Path, port: int | None, address: str, has_browser: bool, max_u
     found = free_port(address, port)
     for said in remarks(folder, found, port, address):
         print(f"memleak app: {said}", file=sys.stderr, flush=True)
+    if has_browser:
+        print(f"memleak app: http://{address}:{found} (Ctrl-C ends it)", flush=True)
     os.environ |= {"MEMLEAK_PROJECT": str(folder.resolve()), "MEMLEAK_MAX_UPLOAD_MB": str(max_upload_mb)}
     _run(options(found, address, has_browser, max_upload_mb))
 
@@ -53,11 +55,12 @@ def _run(settings: list[str]) -> None:
 
 
 def options(port: int, address: str, has_browser: bool, max_upload_mb: int) -> list[str]:
-    """How Streamlit is set up; it asks for no e-mail, reports nothing home and watches no file."""
+    """How Streamlit is set up; it asks for no e-mail, reports nothing home, watches no file and offers no tools for building apps."""
     settings = {
         "server.port": port, "server.address": address, "server.headless": str(not has_browser).lower(), "server.maxUploadSize": max_upload_mb,
         "server.fileWatcherType": "none", "server.showEmailPrompt": "false", "browser.gatherUsageStats": "false", "client.toolbarMode": "viewer",
-        "client.showErrorDetails": "none",
+        "server.enableXsrfProtection": "true", "server.enableCORS": "true",  # whatever a project's own .streamlit/config.toml says
+        "client.showErrorDetails": "none", "logger.hideWelcomeMessage": str(has_browser).lower(),  # without it a box over the page offers to install them
     }  # fmt: skip
     settings |= {f"theme.{paper}.{key}": value for paper, colours in THEME.items() for key, value in colours.items()}
     return [part for key, value in settings.items() for part in (f"--{key}", str(value))]
@@ -70,8 +73,9 @@ def remarks(folder: Path, port: int, asked: int | None, address: str) -> list[st
         said.append(f"port {PORT} is in use, so the window is at port {port}")
     if not is_local(address):
         said.append(f"WARNING: {address} is not this machine alone: {OTHERS_READ}")
-    if not any((folder / "results/metrics").glob("*.json")):
-        said.append(f"{folder} has no finished audit yet; `snakemake --cores all` there makes one, and models and scores can be tested without")
+    if not any(any(folder.glob(f"{below}results/metrics/*.json")) for below in ("", "*/", "*/*/")):
+        how = "`memleak audit params.yaml` there" if (folder / "params.yaml").is_file() else "`make audit` in a clone, or `memleak init`,"
+        said.append(f"{folder} has no finished audit yet; {how} makes one, and models and scores can be tested without")
     return said
 
 

@@ -18,15 +18,18 @@ MARKS = {"fine": "\N{CHECK MARK}", "alarm": "!", "unknown": "?"}  # beside the c
 GRADES = ("LOW", "MEDIUM", "HIGH", "UNDECIDED")
 SHEET = """
 .memleak { line-height: 1.5; color-scheme: inherit;
-  --HIGH: light-dark(#b3261e, #ff8a80); --MEDIUM: light-dark(#a85b00, #ffb74d); --LOW: light-dark(#1d6f42, #7bd6a1);
+  --HIGH: light-dark(#b3261e, #ff8a80); --MEDIUM: light-dark(#8a4f00, #ffb74d); --LOW: light-dark(#17663a, #7bd6a1);
   --UNDECIDED: light-dark(#4c5a6b, #b3c0cf); --faint: light-dark(#5c6570, #a4adb8); --soft: light-dark(#f3f4f6, #22262c); --line: light-dark(#d5d9de, #3a4048); }
 .memleak .HIGH { --state: var(--HIGH); } .memleak .MEDIUM { --state: var(--MEDIUM); }
 .memleak .LOW { --state: var(--LOW); } .memleak .UNDECIDED { --state: var(--UNDECIDED); }
-.memleak .verdict { background: var(--soft); border-left: .5rem solid var(--state); border-radius: .3rem; padding: .9rem 1.1rem; overflow-wrap: anywhere; }
-.memleak .verdict strong { color: var(--state); font-size: 1.5rem; margin-right: .6rem; } .memleak .verdict p { margin: .4rem 0 0; }
+.memleak .verdict { background: color-mix(in srgb, var(--state) 10%, transparent); border-left: .45rem solid var(--state); border-radius: .5rem;
+  padding: .9rem 1.1rem; overflow-wrap: anywhere; }
+.memleak .verdict strong { color: var(--state); font-size: 1.8rem; line-height: 1.2; margin-right: .6rem; } .memleak .verdict p { margin: .4rem 0 0; }
 .memleak dl { margin: 0; padding: 0; } .memleak dt { font-weight: 600; float: left; clear: left; width: 6.5rem; }
 .memleak dd { margin: 0 0 .45rem 7rem; overflow-wrap: anywhere; } .memleak .faint { color: var(--faint); font-size: .9rem; }
 .memleak ul.lights { list-style: none; margin: 0; padding: 0; } .memleak ul.lights li { margin: 0 0 .35rem; padding: 0; }
+.memleak dd details, .memleak dd summary { display: inline; } .memleak dd summary { list-style: none; text-decoration: underline dotted; margin-left: .35em; }
+.memleak dd details[open] > span { display: block; }
 .memleak summary { cursor: pointer; } .memleak .lights summary { list-style: none; display: flex; gap: .6rem; align-items: baseline; }
 .memleak .dot { flex: none; width: 1.35rem; height: 1.35rem; border-radius: 50%; border: 2px solid var(--of); color: var(--of);
   font-weight: 700; font-size: .8rem; display: inline-flex; align-items: center; justify-content: center; }

@@ -93,6 +93,10 @@ def texts(content: bytes, name: str, column: str) -> Upload:
             found = data_texts.checked(data_texts.load(str(path), column).inputs, str(path))
         except DataError as error:
             raise UploadError(str(error).replace(str(path), name)) from None
+        except RecursionError:
+            raise UploadError(f"{name}: is nested too deep; bring a list of texts, or one of records with a column of texts") from None
+        except UnicodeDecodeError:
+            raise UploadError(f"{name}: a text in it is not UTF-8; write it again as UTF-8") from None
     if len(found) > MOST_ROWS:
         raise _too_many(name, len(found), MOST_ROWS)
     return Upload(kind, kept, len(found), tuple(text[:LENGTH] + ("…" if len(text) > LENGTH else "") for text in found[:N_SHOWN]))

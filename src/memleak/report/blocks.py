@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SKIPPED_TAGS = {"head", "style", "script", "nav", "template", "button"}
 SKIPPED_CLASSES = {"download", "skip", "contents", "screen", "riskbar", "bar", "links"}  # serve a screen alone; a verdict has its risk as numbers
+MOST = 1000  # columns and rows that a cell spans
 MARKS = ("exposed", "alarm", "helps", "effect", "no", "fine", "unknown", "HIGH", "MEDIUM", "LOW", "UNDECIDED")  # classes that colour words
 STYLES = {"strong": "strong", "b": "strong", "em": "em", "i": "em", "code": "code", "kbd": "code", "small": "small"}
 _SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)
@@ -248,7 +249,7 @@ def table(element: Node) -> tuple[tuple[Cell, ...], ...]:
 
 
 def _cell(element: Node) -> Cell:
-    columns, rows = (int(found) if (found := element.attributes.get(name, "1")).isdigit() else 1 for name in ("colspan", "rowspan"))
+    columns, rows = (min(int(found[:6]), MOST) if (found := element.attributes.get(name, "1")).isdecimal() else 1 for name in ("colspan", "rowspan"))
     return Cell(_lines(element), max(columns, 1), max(rows, 1), element.tag == "th", _mark(element))
 
 

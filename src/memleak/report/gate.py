@@ -89,11 +89,22 @@ def unknown(why: str, to_do: str = "", rests: str = "") -> Measured:
 def subjects(directory: Path, names: Sequence[str], files: Sequence[Path]) -> list[Subject]:
     """The named audits of a project (all of them where neither names nor files are given), and the files."""
     found = results.audits_of(directory) if names or not files else []
+    if found and (unread := _unread(directory)):
+        found = [replace(one, problem=unread) for one in found]
     known = {one.name: one for one in found}
     for name in names:
         if name not in known:
             raise GateError(f"no audit is called '{name}' in {directory}{plugins.nearest(name, list(known))}")
     return [_subject(known[name]) for name in names or known] + [_of_file(path) for path in files]
+
+
+def _unread(directory: Path) -> str | None:
+    """Why nobody can say whether what lies there is what params.yaml asks for; a release must not pass by a misspelt key."""
+    try:
+        results.plan_of(directory)
+    except ValueError as error:
+        return f"params.yaml cannot be read ({error}); mend it and run snakemake"
+    return None
 
 
 def _subject(found: results.Found) -> Subject:

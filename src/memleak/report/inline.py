@@ -14,6 +14,8 @@ from xml.etree.ElementTree import Element
 
 from markupsafe import Markup, escape
 
+from memleak.artefacts import ArtefactError
+
 COLOURS = {  # what figures are drawn in, and the variable of figures.css by which a page draws it in the dark
     "ink": "#222222", "paper": "#ffffff", "grey": "#5c6570", "mild": "#7d8590", "faint": "#b8bec8",
     "in": "#d1622b", "out": "#4c6a92", "alarm": "#b3261e", "effect": "#b26a00",
@@ -21,6 +23,7 @@ COLOURS = {  # what figures are drawn in, and the variable of figures.css by whi
 }  # fmt: skip
 _VARIABLES = {colour: f"var(--figure-{name}, {colour})" for name, colour in COLOURS.items()}
 _PAINT = frozenset({"fill", "stroke"})
+_ACTIVE = frozenset({"script", "foreignObject", "iframe", "a", "animate", "set", "handler", "style"})  # of drawings; ours have none
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+(?=\))")
 _MARK = re.compile(r"panel-(\d+)-\d+-([\d.]+)-([\d.]+)-([\d.]+)-([\d.]+)")
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -36,7 +39,10 @@ def figure(svg: str, label: str, only: int | None = None) -> Markup:
 
     `label` says what it shows to those who cannot see it, and no two figures of a page have the same.
     """
-    root = _without_namespaces(ElementTree.fromstring(svg))
+    try:
+        root = _harmless(_without_namespaces(ElementTree.fromstring(svg)))
+    except ElementTree.ParseError as error:
+        raise ArtefactError(f"the figure '{label}': damaged, not SVG ({error}); delete the audit's figures and run again") from None
     definitions = {one.attrib["id"]: one for defs in root.iter("defs") for one in defs if "id" in one.attrib}
     panels = _panels(root)[:only]
     prefix = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
@@ -64,6 +70,17 @@ def _without_namespaces(root: Element) -> Element:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         element.attrib = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+    return root
+
+
+def _harmless(root: Element) -> Element:
+    """The tree without what could run or fetch something: a file of figures may come from anybody, and a page holds it as its own part."""
+    for parent in list(root.iter()):
+        for child in [one for one in parent if one.tag in _ACTIVE]:
+            parent.remove(child)
+        for key, value in list(parent.attrib.items()):
+            if key.startswith("on") or (key == "href" and not value.startswith(("#", "data:image/"))):
+                del parent.attrib[key]
     return root
 
 

@@ -42,6 +42,10 @@ def write(page: Path, output: Path) -> None:
             made = typst.compile(prepare(html, Path(folder)), root=Path(folder), font_paths=_fonts(), ignore_system_fonts=True, format="pdf")
         except RuntimeError as error:
             raise PageError(f"{page}: cannot be typeset ({str(error).splitlines()[0]}); make the page again, then its PDF") from None
+        except OSError as error:
+            raise PageError(
+                f"{page}: cannot be typeset, {folder} cannot be written ({error.strerror}); free some space there, or set TMPDIR"
+            ) from None
     with artefacts.atomic(output) as temporary:
         temporary.write_bytes(made)
 

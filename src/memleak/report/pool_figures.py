@@ -48,9 +48,18 @@ def headline(metrics: dict[str, Any], curves: pd.DataFrame) -> Figure:
 def found_at_alpha(metrics: dict[str, Any]) -> dict[str, Any] | None:
     """FPR and TPR of the headline attack at the audit's alpha; at a threshold that others set where there is one, else the best in hindsight."""
     name, alpha = metrics["headline"], metrics["alpha"]
+    own = metrics["attacks"][name].get("natural")
+    if own and own["is_only"]:  # there is no other rate, at alpha or elsewhere
+        return {"fpr": own["achieved_fpr"]["value"], "wrong": own["achieved_fpr"], "tpr": own["tpr"], "is_calibrated": True, "certified": True}
     if found := pool.calibrated(metrics, name):
         certified = found["n_non_members"] >= pool.records_for(alpha)
-        return {"fpr": found["achieved_fpr"]["value"], "tpr": found["tpr"], "is_calibrated": True, "certified": certified}
+        return {
+            "fpr": found["achieved_fpr"]["value"],
+            "wrong": found["achieved_fpr"],
+            "tpr": found["tpr"],
+            "is_calibrated": True,
+            "certified": certified,
+        }
     rate = pool.rate(metrics["attacks"][name], alpha)
     return rate and {"fpr": alpha, "tpr": rate, "is_calibrated": False, "certified": rate["certified"]}
 
@@ -67,8 +76,8 @@ def _point(axes: Axes, found: dict[str, Any] | None, floor: float) -> None:
         pool.interval(tpr).split(" [")[0], (at, value), xytext=(8, -7), textcoords="offset points", va="top", fontsize=9.5, fontweight="bold", color=colour,
         zorder=8, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 1},
     )  # fmt: skip
-    wrong = f"wrong about {pool.share(found['fpr'])} of the others" if found["fpr"] else "never wrong about others"
-    axes.set_title(f"Finds {pool.interval(tpr)} of the members\nwhile {wrong}", color=colour, fontsize=11, pad=20)
+    wrong = pool.interval(found["wrong"]) if found["is_calibrated"] else f"at most {pool.level(found['fpr'])}"
+    axes.set_title(f"Finds {pool.interval(tpr)} of the members\nand accuses {wrong} of the others", color=colour, fontsize=10, pad=20)
     certified = "" if found["certified"] else "; too few records to certify"
     small = f"at a threshold {'set beforehand' if found['is_calibrated'] else 'chosen in hindsight'}{certified}"
     axes.text(0, 1.025, small, transform=axes.transAxes, fontsize=8.5, color=GREY)

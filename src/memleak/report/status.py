@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from memleak.report import results
 
@@ -19,8 +21,9 @@ def text(directory: Path, is_locked: bool, is_at_work: bool) -> str:
     if not known:
         lines.append(f"{directory}: no audits here; run snakemake in a folder with a params.yaml, or name one with --directory")
     lines += (
-        _table([("audit", "files by stage", "state", "age"), *((one.name, _stages(one), _state(one), _age(one)) for one in known)]) if known else []
+        _table([("audit", "state", "age", "files by stage"), *((one.name, _state(one), _age(one), _stages(one)) for one in known)]) if known else []
     )
+    lines += [f"{one.name}: {one.problem}" for one in known if one.problem]
     if is_locked:
         lines += [
             "",
@@ -33,14 +36,26 @@ def text(directory: Path, is_locked: bool, is_at_work: bool) -> str:
 
 def of_failed_run(directory: Path, index: Path) -> str:
     """Write the index of what is finished, with what is not and why; returns why jobs failed, in a few lines."""
-    from memleak.report import stage
+    from memleak.report import front, stage
 
-    audits, sweeps = results.audits_of(directory), results.sweeps_of(directory)
+    audits = [_whole(one, front.of) for one in results.audits_of(directory)]
+    sweeps = [_whole(one, front.of_sweep) for one in results.sweeps_of(directory)]
     finished, unfinished = [one for one in audits if one.is_finished], [one for one in audits if not one.is_finished]
     done = [one.metrics for one in sweeps if one.is_finished and one.metrics]
     stage.write_index([one.metrics for one in finished if one.metrics], done, [*unfinished, *(one for one in sweeps if not one.is_finished)], index)
     told = f"{len(finished)} of {len(audits)} audits are finished; {index} lists them and what is missing; `memleak status` says more"
     return "\n".join([*_failures(directory), told])
+
+
+def _whole(found: results.Found, summary: Callable[[dict[str, Any]], Any]) -> results.Found:
+    """The same; without metrics that say that they are ours and of which no row of the index can be made, and why."""
+    try:
+        if found.metrics is not None:
+            summary(found.metrics)
+    except Exception as error:  # of a damaged file anything can be wrong, and the other audits are to be listed
+        why = f"its metrics are damaged ({type(error).__name__}: {str(error)[:WIDTH]}); run snakemake again"
+        return replace(found, metrics=None, problem=why)
+    return found
 
 
 def _problem(directory: Path) -> str | None:
@@ -56,11 +71,10 @@ def _stages(found: results.Found) -> str:
 
 
 def _state(found: results.Found) -> str:
+    """In a word, since the files by stage stand beside it; what is wrong stands below the table."""
     if found.problem:
-        return found.problem
-    if found.is_finished:
-        return "finished"
-    return f"missing: {found.missing}" if found.missing else "metrics are there, a page is not" if found.metrics else "nothing is there"
+        return "see below"
+    return "finished" if found.is_finished else "unfinished"
 
 
 def _age(found: results.Found) -> str:
