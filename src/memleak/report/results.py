@@ -90,7 +90,9 @@ def metrics_of(path: Path, *kinds: str) -> dict[str, Any]:
     Raises ArtefactError for another format, in one sentence that says what to do.
     """
     if path.is_file() and path.stat().st_size > LARGEST:
-        raise artefacts.ArtefactError(f"{path}: {path.stat().st_size / 2**20:,.0f} MB, metrics have {LARGEST // 2**20} at most; delete it and run again")
+        raise artefacts.ArtefactError(
+            f"{path}: {path.stat().st_size / 2**20:,.0f} MB, metrics have {LARGEST // 2**20} at most; delete it and run again"
+        )
     found = artefacts.read_json(path)
     if not isinstance(found, dict) or not ("format" in found or found.keys() & {"audit", "sweep", "auc", "attacks"}):
         raise artefacts.ArtefactError(f"{path}: holds no metrics of memleak; expected a file such as results/metrics/AUDIT.json")
