@@ -19,7 +19,7 @@ from windows import changed_metrics, frames_of, html_of, opened, project_of
 from memleak import artefacts
 from memleak.app import read, style, tables
 from memleak.artefacts import ArtefactError
-from memleak.report import verdict
+from memleak.report import verdict, words
 
 from .test_frontier_page import sweep, variant
 
@@ -62,7 +62,7 @@ def test_an_audit_opens_with_its_verdict_and_the_interval_of_its_risk(seen, pool
     told, html = verdict.verdict(pool_walk.metrics), html_of(seen)
 
     assert not seen.exception and not seen.error
-    assert f"<strong>{told.state}</strong>" in html and f"risk {told.risk:.0f} of 100 [{told.low:.0f}, {told.high:.0f}]" in html
+    assert f"<strong>{told.state}</strong>" in html and f"risk {words.risk(told.risk, told.low, told.high)}" in html
     assert "Attacked" in html and "Null" in html and "<ol>" in html  # facts, lights, what to do
 
 

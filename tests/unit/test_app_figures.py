@@ -89,7 +89,7 @@ def test_a_point_of_the_scatter_says_its_interval_and_whether_it_is_flagged():
     members = trace(figure, "trained on")
 
     assert members.name == "trained on (20)" and list(members.marker.size).count(10) == 2
-    assert members.hovertext[-1] == "<b>text-39</b><br>trained on<br>P(member): 100 % [90, 100]<br>flagged"
+    assert members.hovertext[-1] == "<b>text-39</b><br>trained on<br>P(member): 100 % [90.0, 100]<br>flagged"
 
 
 def test_of_many_records_all_flagged_ones_are_drawn():

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from plotly import graph_objects as go
 
-from memleak.report import frontier as words
-from memleak.report import pool, variants
+from memleak.report import frontier as sweeps
+from memleak.report import pool, variants, words
 from memleak.report.limits import AVERAGE, Limits
 
 IN, OUT, GREY = "#d1622b", "#4c6a92", "#8a929c"  # grey is read on light and dark paper
 OTHERS = ("#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#8c6d1f", "#777777")  # told apart by the colour-blind (after Okabe and Ito)
 LINES = ("solid", "dash", "dot", "dashdot")
 BANDS = {"LOW": "#7bb894", "MEDIUM": "#e8c078", "HIGH": "#e3a19b"}
-NEEDLE = "#15181c"
+NEEDLE = "#6b7480"  # seen on light and on dark paper
 SHADES = ("#eef0f2", "#f0b795", "#d1622b", "#7a2c0a")  # from nothing to much
 KINDS = {  # of a sweep's variants: marker, colour, words
     "baseline": ("star", GREY, "baseline"), "training": ("circle", OUT, "trained otherwise"),
@@ -106,7 +106,7 @@ def gauge(
     figure = go.Figure(
         go.Indicator(
             mode="gauge+number" if known else "gauge", value=value if known else 0,
-            number={"font": {"size": 44}, "valueformat": ".0f"}, domain={"x": [0, 1], "y": [0.04, 0.98]},
+            number={"font": {"size": 44}, "valueformat": ".1f" if high is not None and high < 20 else ".0f"}, domain={"x": [0, 1], "y": [0.04, 0.98]},
             gauge={
                 "axis": {"range": [0, 100], "tickvals": ends, "ticks": "outside"}, "bar": {"thickness": 0}, "steps": steps, "borderwidth": 0,
                 **({"threshold": {"line": {"color": NEEDLE, "width": 5}, "thickness": 1.0, "value": value}} if known else {}),
@@ -114,7 +114,9 @@ def gauge(
         )
     )  # fmt: skip
     interval = (
-        f"95 % interval {low:.0f} to {high:.0f}" if low is not None and high is not None else "no number: nothing was measured that carries one"
+        f"95 % interval {words.score(low, high)} to {words.score(high, high)}"
+        if low is not None and high is not None
+        else "no number: nothing was measured that carries one"
     )
     figure.add_annotation(text=interval, x=0.5, y=0.0, xref="paper", yref="paper", yanchor="top", showarrow=False, font={"size": 13})
     graded = " · ".join(f"<span style='color:{colour}'>&#9632;</span> {_safe(name)}" for (_, name), colour in zip(bands, colours, strict=True))
@@ -218,7 +220,7 @@ def frontier(sweep: Mapping[str, Any], measure: str = "auc") -> go.Figure:
     axis, guess = {
         "auc": ("AUC of the headline attack", 0.5), "tpr_1": ("true-positive rate at FPR 1 %", 0.01), "tpr_01": ("true-positive rate at FPR .1 %", 0.001),
     }[measure]  # fmt: skip
-    rows = [row for row in words.rows(dict(sweep)) if None not in (variants.value(row["utility"]), variants.value(row[measure]))]
+    rows = [row for row in sweeps.rows(dict(sweep)) if None not in (variants.value(row["utility"]), variants.value(row[measure]))]
     figure = go.Figure()
     for row in rows:  # a trace each, so that the legend is the key to the numbers
         symbol, colour, kind = KINDS[row["kind"]]

@@ -16,7 +16,7 @@ ALL_TARGETS = "all targets, hold-out"  # the subject of a curve over all records
 
 def risk_of(found: verdict.Verdict) -> str:
     """`risk 4 of 100 [3, 5]`; nothing where there is none."""
-    return "" if found.risk is None else f"risk {found.risk:.0f} of 100 [{found.low:.0f}, {found.high:.0f}]"
+    return "" if found.risk is None or found.low is None or found.high is None else f"risk {words.risk(found.risk, found.low, found.high)}"
 
 
 def overview(audits: Sequence[Found], sweeps: Mapping[str, Found]) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def _audit(found: Found) -> dict[str, Any]:
         told, metrics = verdict.verdict(found.metrics), found.metrics
     except DAMAGED as error:
         return row | _damaged(error)
-    interval = "" if told.low is None or told.high is None else f"{told.low:.0f} to {told.high:.0f}"
+    interval = "" if told.low is None or told.high is None else f"{words.score(told.low, told.high)} to {words.score(told.high, told.high)}"
     return row | {
         "verdict": told.state,
         "risk": told.risk,

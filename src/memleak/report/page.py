@@ -99,7 +99,7 @@ def _page(
         sources=citations.of(metrics),
         **shown,
     )
-    risk = "" if verdict.risk is None else f", risk {verdict.risk:.0f} [{verdict.low:.0f}, {verdict.high:.0f}]"
+    risk = "" if verdict.risk is None else f", risk {words.risk(verdict.risk, verdict.low or 0.0, verdict.high or 100.0)}"
     return html, f"{metrics['audit']}: {verdict.state}{risk}. {verdict.sentence}"
 
 

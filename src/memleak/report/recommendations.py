@@ -92,8 +92,7 @@ class _Audited:
     def risk(self) -> str:
         """Such as `Risk 5.8 of 100 [4.3, 7.3], which is MEDIUM.`"""
         found = self.verdict
-        value, low, high = (f"{x:.{int((found.risk or 0) < 10)}f}" for x in (found.risk, found.low, found.high))
-        return f"Risk {value} of 100 [{low}, {high}], which is {found.state}."
+        return f"Risk {words.risk(found.risk or 0.0, found.low or 0.0, found.high or 100.0)}, which is {found.state}."
 
     @property
     def written(self) -> str:

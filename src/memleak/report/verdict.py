@@ -215,7 +215,7 @@ def _of_pairs(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
         + (f" ({', '.join(exposed)})" if exposed else "")
         + f": an attacker who may train models with and without a record, and sets out to be wrong about at most {pool.level(alpha)} of the models that never saw it, "
         + (
-            f"recognises {max(a['tpr']['value'] for a in judged.values()):.0%} of the models that trained on the most exposed one."
+            f"recognises {_of_all(max((a['tpr'] for a in judged.values()), key=lambda tpr: tpr['value']))} of the models that trained on the most exposed one."
             if exposed
             else "is not shown to do better than guessing."
         )
@@ -223,6 +223,11 @@ def _of_pairs(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     if state == "UNDECIDED":
         sentence += " The interval is too wide for a grade; more hold-out rounds narrow it."
     return Verdict(state, round(100 * value, 1), round(100 * low, 1), round(100 * high, 1), sentence, notes)
+
+
+def _of_all(tpr: Mapping[str, Any]) -> str:
+    """The power on one record, with the interval that holds for all records at once."""
+    return pool.interval({"value": tpr["value"], "low": tpr["low_of_all"], "high": tpr["high_of_all"]})
 
 
 def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
@@ -248,13 +253,11 @@ def _of_pool(metrics: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     records = pool.records(metrics)
     sentence = f"{_attacker(metrics)} to be wrong about at most {pool.level(metrics['alpha'])} of the {records} that a model never saw "
     if low > 0:
-        sentence += (
-            f"recognises {pool.share(tpr['value'])} of those that it was trained on and is wrong about {pool.share(fpr['value'])} of the others."
-        )
+        sentence += f"recognises {pool.interval(tpr)} of those that it was trained on and is wrong about {pool.interval(fpr)} of the others."
     else:
         sentence += (
-            f"is not shown to do better than guessing: {pool.share(tpr['value'])} of those that it was trained on are recognised, "
-            f"and {pool.share(fpr['value'])} of the others are taken for such."
+            f"is not shown to do better than guessing: {pool.interval(tpr)} of those that it was trained on are recognised, "
+            f"and {pool.interval(fpr)} of the others are taken for such."
         )
     if state == "UNDECIDED":
         more = "members and non-members" if metrics["kind"] == "given" else "models"
@@ -288,7 +291,7 @@ def _of_own_threshold(metrics: dict[str, Any], natural: dict[str, Any], found: t
     n = metrics["attacks"][metrics["headline"]]["n_references"]
     sentence = (
         f"An attacker who may train {n} model{'s' if n > 1 else ''} on similar data, and says member where a rule fitted on {'those' if n > 1 else 'it'} does, recognises "
-        f"{pool.share(natural['tpr']['value'])} of the {pool.records(metrics)} that a model was trained on and is wrong about {pool.share(natural['achieved_fpr']['value'])} "
+        f"{pool.interval(natural['tpr'])} of the {pool.records(metrics)} that a model was trained on and is wrong about {pool.interval(natural['achieved_fpr'])} "
         f"of the others; at a false-positive rate of {pool.level(metrics['alpha'])} it tells less."
     )
     if state == "UNDECIDED":
@@ -303,8 +306,8 @@ def _of_correctness(natural: dict[str, Any], notes: tuple[str, ...]) -> Verdict:
     value, low, high = youden(natural)
     state = state_of(low, high, AVERAGE)
     sentence = (
-        f"An attacker who says member wherever the model is right recognises {pool.share(tpr['value'])} of the records that it was trained on, "
-        f"and is wrong about {pool.share(fpr['value'])} of the others; stronger attacks see more."
+        f"An attacker who says member wherever the model is right recognises {pool.interval(tpr)} of the records that it was trained on, "
+        f"and is wrong about {pool.interval(fpr)} of the others; stronger attacks see more."
     )
     if state == "UNDECIDED":
         sentence += " The interval reaches across the limit of a grade; more records narrow it."

@@ -35,6 +35,11 @@ def score(value: float, high: float) -> str:
     return f"{value:.1f}" if high < 20 and value else f"{value:.0f}"
 
 
+def risk(value: float, low: float, high: float) -> str:
+    """`5.7 of 100 [4.3, 7.3]`: a risk score with its interval."""
+    return f"{score(value, high)} of 100 [{score(low, high)}, {score(high, high)}]"
+
+
 def number(value: float | None, digits: int = 2) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
