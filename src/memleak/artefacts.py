@@ -93,14 +93,15 @@ def write_csv(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
 
 def csv_text(table: pd.DataFrame) -> str:
     """A table as CSV. Texts that a spreadsheet would take for formulas begin with an apostrophe; numbers are as they are."""
-    return table.apply(_harmless).rename(columns=_harmless_cell).to_csv(index=False)
+    return table.apply(_harmless).rename(columns=harmless).to_csv(index=False)
 
 
 def _harmless(column: pd.Series) -> pd.Series:
-    return column if pd.api.types.is_numeric_dtype(column) else column.map(_harmless_cell, na_action="ignore")
+    return column if pd.api.types.is_numeric_dtype(column) else column.map(harmless, na_action="ignore")
 
 
-def _harmless_cell(value: Any) -> Any:
+def harmless(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; what is no text stays as it is."""
     if not isinstance(value, str):
         return value
     marked = f"'{value}" if value.startswith(FORMULA) else value

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from memleak.app import browse, figures, read, scores, style, uploads
+from memleak.app import browse, figures, read, style, uploads
 from memleak.app.job import Job, n_running
 from memleak.app.uploads import Upload, UploadError
 from memleak.report import front, pool, tester_rules, words
@@ -168,7 +168,7 @@ def _found(job: Job) -> None:
 
 def _attacks(found: dict[str, Any], curves: pd.DataFrame, frames: pd.DataFrame) -> None:
     aucs = {name: one["auc"] for name, one in found["attacks"].items() if one["auc"]}
-    scores.roc(curves, {name: aucs[name] for name in curves["subject"].unique() if name in aucs}, found["headline"], "tested")
+    browse.roc(curves, {name: aucs[name] for name in curves["subject"].unique() if name in aucs}, found["headline"], "tested")
     browse.table(attack_table(found), "attacks")
     st.plotly_chart(
         figures.heatmap(*cells(frames), title="Mean P(member) by attack", limits=(0, 1)), key="tested-heat", config=browse.BARE,

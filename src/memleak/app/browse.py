@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import streamlit as st
 
 from memleak import artefacts
 from memleak.app import figures, read, style, tables
-from memleak.report import front, recommendations, variants
+from memleak.report import front, recommendations, variants, words
 from memleak.report.results import Found
 
 CURVES = ("subject", "fpr", "tpr", "low", "high", "certified")
@@ -132,7 +133,8 @@ def _attacks(metrics: dict[str, Any], curves: pd.DataFrame | None) -> None:
     if curves is None:
         st.info("roc.parquet is not there, so no curve can be drawn.")
     else:
-        roc(curves, metrics)
+        aucs, headline = subjects(metrics)
+        roc(curves[curves["subject"].isin(aucs)], aucs, headline, "audit")
     st.subheader("Attacks side by side", anchor=False)
     table(tables.attacks(metrics), "attacks")
     if metrics["kind"] == "pairs":
@@ -145,14 +147,11 @@ def _attacks(metrics: dict[str, Any], curves: pd.DataFrame | None) -> None:
         )  # fmt: skip
 
 
-def roc(curves: pd.DataFrame, metrics: dict[str, Any]) -> None:
-    """The ROC of all attacks, or of all records of `pairs`, on logarithmic and on linear axes."""
-    aucs, headline = subjects(metrics)
+def roc(curves: pd.DataFrame, aucs: Mapping[str, Any], headline: str, key: str) -> None:
+    """The curves on logarithmic and on linear axes."""
+    said = f"True-positive over false-positive rate of {words.counted(len(aucs), 'curve')}; AUC {words.estimate(aucs[headline])}"
     for tab, log in zip(st.tabs(["Logarithmic", "Linear"]), (True, False), strict=True):
-        tab.plotly_chart(
-            figures.roc(curves[curves["subject"].isin(aucs)], aucs, headline, log), key=f"roc-{log}", config={"displaylogo": False},
-            alt=f"True-positive over false-positive rate of {len(aucs)} curves; the headline's has AUC {tables.words.estimate(aucs[headline])}",
-        )  # fmt: skip
+        tab.plotly_chart(figures.roc(curves, aucs, headline, log), key=f"{key}-roc-{log}", alt=said, config={"displaylogo": False})
     st.caption("Left is what counts: how many members are found while hardly anybody is wrongly accused. The dotted line is guessing.")
 
 

@@ -130,13 +130,7 @@ def _attacks(first: Side, second: Side) -> None:
     known = [one for one in curves if one is not None]
     if known and "pairs" not in (first.metrics["kind"], second.metrics["kind"]):
         aucs = {f"{side.label}: {side.metrics['headline']}": side.metrics["attacks"][side.metrics["headline"]]["auc"] for side in (first, second)}
-        for tab, log in zip(st.tabs(["Logarithmic", "Linear"]), (True, False), strict=True):
-            tab.plotly_chart(
-                figures.roc(pd.concat(known), aucs, next(iter(aucs)), log),
-                key=f"roc-{log}",
-                alt="ROC of both headline attacks",
-                config={"displaylogo": False},
-            )
+        browse.roc(pd.concat(known), aucs, next(iter(aucs)), "both")
 
 
 def _side_by_side(attack: str, first: Side, second: Side) -> dict[str, str]:

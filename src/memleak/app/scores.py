@@ -13,9 +13,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from memleak.app import browse, figures, style, uploads
+from memleak.app import browse, style, uploads
 from memleak.app.uploads import UploadError
-from memleak.report import words
 
 _ONE_AT_A_TIME = threading.Lock()  # matplotlib draws for one session after the other
 COLUMNS = ("score", "is_member", "target_id", "sample_id")
@@ -80,7 +79,7 @@ def show(files: Mapping[str, bytes], name: str) -> None:
             f"95 % interval {100 * best['low']:.1f} to {100 * best['high']:.1f}", delta_color="off", delta_arrow="off",
         )  # fmt: skip
     st.caption(style.plain(metrics["dependence"]))
-    roc(pd.read_csv(io.BytesIO(files["roc.csv"])).assign(subject=name), {name: metrics["auc"]}, name, "scores")
+    browse.roc(pd.read_csv(io.BytesIO(files["roc.csv"])).assign(subject=name), {name: metrics["auc"]}, name, "scores")
     browse.table(table(metrics), "measured")
     with st.container(horizontal=True):
         for file_name, mime in (("report.html", "text/html"), ("metrics.json", "application/json"), ("roc.csv", "text/csv")):
@@ -94,11 +93,3 @@ def table(metrics: dict[str, Any]) -> pd.DataFrame:
     from memleak.report import page as pages
 
     return pd.DataFrame(pages.stats_table(metrics), columns=["measure", "value, 95 % interval", "rests on"])
-
-
-def roc(curves: pd.DataFrame, aucs: Mapping[str, Any], headline: str, key: str) -> None:
-    """The curves on logarithmic and on linear axes."""
-    said = f"True-positive over false-positive rate of {words.counted(len(aucs), 'curve')}; AUC {words.estimate(aucs[headline])}"
-    for tab, log in zip(st.tabs(["Logarithmic", "Linear"]), (True, False), strict=True):
-        tab.plotly_chart(figures.roc(curves, aucs, headline, log), key=f"{key}-roc-{log}", alt=said, config={"displaylogo": False})
-    st.caption("Left is what counts: how many members are found while hardly anybody is wrongly accused. The dotted line is guessing.")

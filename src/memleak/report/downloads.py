@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memleak import artefacts
 from memleak.report import blocks
 
 _PART = re.compile(r'<(h[1-4]|summary)\b[^>]*>(.*?)</\1>|<div class="table[^"]*">\s*(<table\b.*?</table>)\s*</div>', re.DOTALL)
@@ -20,7 +21,6 @@ _COUNT = re.compile(rf"(?P<count>{_NUMBER}) FP(?:, (?P<more>.*))?")
 _INTERVAL_IN_NAME = re.compile(r"\s*\[[^\]]*interval[^\]]*\]")
 _PLAIN = {ord(odd): plain for odd, plain in zip("\N{MINUS SIGN}\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{THIN SPACE}", "-   ", strict=True)}
 _UNITS = {"%": " (percent)", "s": " (seconds)", "": ""}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,4 @@ def _distinct(names: Sequence[str]) -> list[str]:
 
 def _safe(text: str) -> str:
     """Text that a spreadsheet takes for text, or a number."""
-    return f"'{text}" if text.startswith(_FORMULA) and not re.fullmatch(_NUMBER, text) else text
+    return text if re.fullmatch(_NUMBER, text) else str(artefacts.harmless(text))

@@ -19,7 +19,6 @@ from memleak.report import verdict as verdicts
 from memleak.report.parts import Action
 from memleak.report.tester_rules import MOST
 from memleak.report.tester_rules import of as of_tester
-from memleak.report.variants import auc as auc_words
 from memleak.report.variants import change, has_alarm, points
 
 __all__ = ["of", "of_sweep", "of_tester"]
@@ -286,7 +285,7 @@ def _masking(a: _Audited) -> Iterator[Action]:
     if not a.leaks or a.models.get("of_tokens") or not difference or _asks_labels(a.headline):
         return
     left = a.metrics["attacks"][labels]["auc"]
-    because = f"With labels alone {labels} has AUC {auc_words(left)}; {a.metrics['headline']}, which reads more, has {auc_words(a.headline['auc'])}"
+    because = f"With labels alone {labels} has AUC {words.estimate(left)}; {a.metrics['headline']}, which reads more, has {words.estimate(a.headline['auc'])}"
     is_shown = difference["p_holm"] is not None and difference["p_holm"] <= SHOWN
     if difference["difference"] < 0 and is_shown:
         effect = (
@@ -379,7 +378,7 @@ def _references(a: _Audited) -> Iterator[Action]:
     """A given model that was looked at alone."""
     if a.kind != "given" or a.models.get("references"):
         return
-    because = f"No reference model was at hand: {a.metrics['headline']} has AUC {auc_words(a.headline['auc'])} by the model's own answers alone."
+    because = f"No reference model was at hand: {a.metrics['headline']} has AUC {words.estimate(a.headline['auc'])} by the model's own answers alone."
     if a.models.get("of_tokens"):
         if a.models.get("given", {}).get("reference"):
             return

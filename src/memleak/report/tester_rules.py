@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from memleak.report import words
 from memleak.report.parts import Action
 from memleak.report.verdict import ENOUGH, FEW, LEAST
 
@@ -87,19 +88,21 @@ def _of_split(found: Mapping[str, Any]) -> list[Action]:
     controls, said = found["controls"], []
     blind, length, form, n = *(controls.get(name) or {} for name in ("blind", "length", "form")), found["n"]
     if blind.get("alarm"):
-        because = f"Members can be told from the others without the model (blind AUC {_auc(blind['auc'])}): the test texts are not comparable."
+        because = (
+            f"Members can be told from the others without the model (blind AUC {words.estimate(blind['auc'])}): the test texts are not comparable."
+        )
         effect = "Split before training; the blind AUC should then lie about .5."
         said.append(Action("Draw both sets at random from one source", because, effect, AGAIN))
     if length.get("alarm"):
         name, one = next(iter(length["sizes"].items()))  # bytes where they are known
-        because = f"Length alone tells members from the others (in {name}: AUC {_auc(one['auc'])})."
+        because = f"Length alone tells members from the others (in {name}: AUC {words.estimate(one['auc'])})."
         said.append(Action("Cut or choose both sides alike", because, "The AUC of length should then lie about .5.", AGAIN))
     if form.get("alarm"):
         name, one = min(form["columns"].items(), key=lambda item: item[1]["p"])
-        because = f"How they are written tells members from the others ({name}: AUC {_auc(one['auc'])})."
+        because = f"How they are written tells members from the others ({name}: AUC {words.estimate(one['auc'])})."
         said.append(Action("Bring both sides into the form that the model was trained on", because, "Its AUC should then lie about .5.", AGAIN))
     if (controls.get("placebo") or {}).get("alarm"):
-        because = f"The reference model, which should not know the training texts, tells them too (AUC {_auc(controls['placebo']['auc'])})."
+        because = f"The reference model, which should not know the training texts, tells them too (AUC {words.estimate(controls['placebo']['auc'])})."
         effect = "Or the two sets are not of one kind. With a reference that has not seen them its AUC should lie about .5."
         said.append(
             Action(
@@ -139,7 +142,7 @@ def _of_reference(found: Mapping[str, Any]) -> list[Action]:
         "Of fine-tuned models attacks that compare with the model before fine-tuning reached AUC .89 where the loss alone reached .57, and .99 where it "
         "reached .78, in our measurements of a small GPT-2. It costs one more pass over the texts."
     )
-    because = f"No reference model was asked, so that AUC {_auc(best)} may understate the risk."
+    because = f"No reference model was asked, so that AUC {words.estimate(best)} may understate the risk."
     return [
         Action(
             "Name the model before fine-tuning as reference",
@@ -204,12 +207,8 @@ def _of_layers(found: Mapping[str, Any]) -> list[Action]:
     if best is None:
         return []
     because = (
-        f"Of {len(layers['rows'])} layers the gradients of {best['name']} tell members best (AUC {_auc(best['auc'])}; the median layer {layers['median']:.3f}): a hint at "
+        f"Of {len(layers['rows'])} layers the gradients of {best['name']} tell members best (AUC {words.estimate(best['auc'])}; the median layer {layers['median']:.3f}): a hint at "
         "where the texts are held, and no proof, since many layers are many looks and norms of neighbouring layers go together."
     )
     effect = "What it brings is not known; it costs a training."
     return [Action("Try that layer frozen or with a stronger weight decay", because, effect, f"{AGAIN[:-1]}, effort='thorough')")]
-
-
-def _auc(found: Mapping[str, float]) -> str:
-    return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
