@@ -25,7 +25,7 @@ from memleak.data import texts as data_texts
 from memleak.metrics import texts
 from memleak.models import ModelError
 from memleak.models.tokens import encode
-from memleak.report import gate, page
+from memleak.report import gate, page, words
 from memleak.tester import MembershipTester, choice, files
 from memleak.tester.choice import Situation
 from memleak.tester.texts import TextsError
@@ -440,8 +440,12 @@ def test_the_page_of_the_pipeline_shows_length_and_placebo(report, monkeypatch):
     timings = pd.DataFrame({"stage": ["score"], "seconds": [1.0]})
     html, line = page.pool_page(metrics, timings, dict.fromkeys(planned.figures(), "<svg></svg>"), json.loads(planned.page_json()))
 
-    told = "risk {:.0f} [{:.0f}, {:.0f}]".format(report.risk_score, *report.risk_interval)
-    assert told in line and told in str(report) and "the lower end lacks what the blind control cannot exclude yet" in html
+    low, high = report.risk_interval
+    assert (
+        words.risk(report.risk_score, low, high) in line
+        and f"risk {report.risk_score:.0f} [{low:.0f}, {high:.0f}]" in str(report)
+        and "the lower end lacks what the blind control cannot exclude yet" in html
+    )
     length, placebo = (report.controls[name] for name in ("length", "placebo"))
     assert "Can members be told by their length alone? bytes: AUC" in html and f"{length['sizes']['tokens']['auc']['value']:.3f}" in html
     assert "Can members be told by how they are written? white space at the beginning: AUC" in html
