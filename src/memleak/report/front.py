@@ -242,15 +242,15 @@ def _strength(metrics: dict[str, Any], headline: Mapping[str, Any]) -> str:
 
 
 def _measured(metrics: dict[str, Any]) -> Fact:
-    alpha = pool.level(metrics["alpha"])
     if pool.has_gradients(metrics):
         said = f"For how many canaries the attack {metrics['headline']}, declared before any result was seen, guesses the coin right; a lower bound of epsilon follows from their number."
         return Fact("Measured", said, "Whoever guesses may abstain from canaries that tell little; how many are guessed is chosen and paid for.")
-    said = f"The headline attack {metrics['headline']}, declared before any result was seen, at a false-positive rate of {alpha}: of 100 {{}} that a model never saw, {100 * metrics['alpha']:g} may be taken for training data."
+    wrong = f"{100 * metrics['alpha']:g}"
+    declared = (
+        f"The headline attack {metrics['headline']}, declared before any result was seen, at a false-positive rate of {pool.level(metrics['alpha'])}"
+    )
     if metrics["kind"] == "pairs":
-        said = said.replace("of 100 {} that a model never saw, ", "of 100 models that never saw the record, ").replace(
-            "may be taken for training data", "may be accused"
-        )
+        said = f"{declared}: of 100 models that never saw the record, {wrong} may be accused."
         natural = sum(not target["is_canary"] for target in metrics["targets"].values())
         planted = len(metrics["targets"]) - natural
         rounds, fresh = metrics["design"]["rounds"], metrics["design"]["holdout_rounds"]
@@ -272,7 +272,8 @@ def _measured(metrics: dict[str, Any]) -> Fact:
         if has_own
         else ""
     )
-    return Fact("Measured", said.format(things), f"{set_on}{own}{_conditional(metrics)}".strip())
+    said = f"{declared}: of 100 {things} that a model never saw, {wrong} may be taken for training data."
+    return Fact("Measured", said, f"{set_on}{own}{_conditional(metrics)}".strip())
 
 
 def _is_only(metrics: Mapping[str, Any]) -> bool:
