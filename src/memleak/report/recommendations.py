@@ -132,7 +132,7 @@ def _is_about(note: str, control: str) -> bool:
 def _useless_model(a: _Audited) -> Iterator[Action]:
     """A model that is at chance, or does not fit its data, leaks nothing that speaks of a good one."""
     if a.verdict.is_refused:
-        todo = a.again("the recipe", "epochs: ...         # more, or another learning_rate") if a.trains else "snakemake --cores all"
+        todo = a.again("the recipe", "epochs: ...         # more") if a.trains else "snakemake --cores all"
         effect = "An audit speaks of models as they would be released. Train until the training records are known, then audit."
         yield Action("Audit a model that has learnt its task", a.verdict.sentence, effect, todo)
 
