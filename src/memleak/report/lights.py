@@ -174,7 +174,7 @@ def _level(metrics: dict[str, Any]) -> list[Light]:
         Light(
             "False accusations",
             ALARM if one["alarm"] else FINE,
-            f"{words.percent(one['value'])} [{100 * one['low']:.1f}, {100 * one['high']:.1f}], promised {words.percent(metrics['alpha'])}",
+            f"{pool.interval(one)}, promised {words.percent(metrics['alpha'])}",
             f"Of models that never saw the record, {metrics['headline']} accuses {words.rate(one)}; promised {words.percent(metrics['alpha'])}. p of keeping that, for the worst record: {words.p(one['p'])}.",
         )
     ]
